@@ -1,0 +1,361 @@
+"""Typed, read-only views of the objects nsk8s acts on, with Kubernetes' own field names.
+
+An object is stored as the dict the user wrote; `view(obj)` gives the part of it that the emulator
+reads, and ignores every other field. Field meanings are those of the Kubernetes API reference (v1,
+apps/v1, discovery.k8s.io/v1).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+Obj = dict[str, Any]
+"""A whole Kubernetes object as JSON. Never change one that the store handed out."""
+
+Labels = dict[str, str]
+IntOrString = int | str
+
+
+class Struct(msgspec.Struct, frozen=True):
+    """A view: frozen, unknown fields ignored, absent fields at Kubernetes' default."""
+
+
+class OwnerReference(Struct, frozen=True):
+    kind: str = ""
+    name: str = ""
+    uid: str = ""
+    apiVersion: str = ""
+    controller: bool = False
+
+
+class ObjectMeta(Struct, frozen=True):
+    name: str = ""
+    namespace: str = ""
+    uid: str = ""
+    resourceVersion: str = ""
+    generation: int = 0
+    creationTimestamp: str = ""
+    deletionTimestamp: str | None = None
+    deletionGracePeriodSeconds: int | None = None
+    labels: Labels = {}
+    annotations: Labels = {}
+    ownerReferences: tuple[OwnerReference, ...] = ()
+
+
+class Requirement(Struct, frozen=True):
+    key: str = ""
+    operator: str = ""
+    values: tuple[str, ...] | None = None
+
+
+class LabelSelector(Struct, frozen=True):
+    matchLabels: Labels | None = None
+    matchExpressions: tuple[Requirement, ...] | None = None
+
+
+# --- pods -------------------------------------------------------------------------------------------
+
+
+class ContainerPort(Struct, frozen=True):
+    containerPort: int = 0
+    name: str = ""
+    protocol: str = "TCP"
+    hostPort: int = 0
+    hostIP: str = ""
+
+
+class EnvVar(Struct, frozen=True):
+    name: str = ""
+    value: str = ""
+    valueFrom: Any = None
+
+
+class ExecAction(Struct, frozen=True):
+    command: tuple[str, ...] = ()
+
+
+class HTTPHeader(Struct, frozen=True):
+    name: str = ""
+    value: str = ""
+
+
+class HTTPGetAction(Struct, frozen=True):
+    port: IntOrString = 0
+    path: str = "/"
+    host: str = ""
+    scheme: str = "HTTP"
+    httpHeaders: tuple[HTTPHeader, ...] = ()
+
+
+class TCPSocketAction(Struct, frozen=True):
+    port: IntOrString = 0
+    host: str = ""
+
+
+class Probe(Struct, frozen=True):
+    exec: ExecAction | None = None
+    httpGet: HTTPGetAction | None = None
+    tcpSocket: TCPSocketAction | None = None
+    initialDelaySeconds: int = 0
+    periodSeconds: int = 10
+    timeoutSeconds: int = 1
+    successThreshold: int = 1
+    failureThreshold: int = 3
+    terminationGracePeriodSeconds: int | None = None
+
+
+class Container(Struct, frozen=True):
+    name: str = ""
+    image: str = ""
+    command: tuple[str, ...] | None = None
+    args: tuple[str, ...] | None = None
+    workingDir: str = ""
+    env: tuple[EnvVar, ...] = ()
+    ports: tuple[ContainerPort, ...] = ()
+    readinessProbe: Probe | None = None
+    livenessProbe: Probe | None = None
+    startupProbe: Probe | None = None
+    restartPolicy: str | None = None
+    stdin: bool = False
+    tty: bool = False
+
+
+class Toleration(Struct, frozen=True):
+    key: str = ""
+    operator: str = "Equal"
+    value: str = ""
+    effect: str = ""
+
+
+class HostAlias(Struct, frozen=True):
+    ip: str = ""
+    hostnames: tuple[str, ...] = ()
+
+
+class PodSpec(Struct, frozen=True):
+    containers: tuple[Container, ...] = ()
+    initContainers: tuple[Container, ...] = ()
+    nodeName: str = ""
+    nodeSelector: Labels = {}
+    tolerations: tuple[Toleration, ...] = ()
+    hostNetwork: bool = False
+    hostname: str = ""
+    subdomain: str = ""
+    hostAliases: tuple[HostAlias, ...] = ()
+    restartPolicy: str = "Always"
+    terminationGracePeriodSeconds: int | None = None
+    dnsPolicy: str = "ClusterFirst"
+
+
+class Condition(Struct, frozen=True):
+    type: str = ""
+    status: str = ""
+    reason: str = ""
+    message: str = ""
+    lastTransitionTime: str | None = None
+
+
+class ContainerStatus(Struct, frozen=True):
+    name: str = ""
+    ready: bool = False
+    started: bool | None = None
+    restartCount: int = 0
+    containerID: str = ""
+    state: dict[str, Any] = {}
+    lastState: dict[str, Any] = {}
+
+
+class PodStatus(Struct, frozen=True):
+    phase: str = ""
+    podIP: str = ""
+    hostIP: str = ""
+    startTime: str | None = None
+    conditions: tuple[Condition, ...] = ()
+    containerStatuses: tuple[ContainerStatus, ...] = ()
+    initContainerStatuses: tuple[ContainerStatus, ...] = ()
+
+
+class Pod(Struct, frozen=True):
+    metadata: ObjectMeta = ObjectMeta()
+    spec: PodSpec = PodSpec()
+    status: PodStatus = PodStatus()
+
+    @property
+    def ready(self) -> bool:
+        """The Ready condition."""
+        return any(c.type == "Ready" and c.status == "True" for c in self.status.conditions)
+
+    @property
+    def terminal(self) -> bool:
+        """Succeeded or Failed: no container will ever run again."""
+        return self.status.phase in ("Succeeded", "Failed")
+
+
+# --- nodes ------------------------------------------------------------------------------------------
+
+
+class Taint(Struct, frozen=True):
+    key: str = ""
+    value: str = ""
+    effect: str = ""
+
+
+class NodeSpec(Struct, frozen=True):
+    podCIDR: str = ""
+    unschedulable: bool = False
+    taints: tuple[Taint, ...] = ()
+
+
+class NodeAddress(Struct, frozen=True):
+    type: str = ""
+    address: str = ""
+
+
+class NodeStatus(Struct, frozen=True):
+    conditions: tuple[Condition, ...] = ()
+    addresses: tuple[NodeAddress, ...] = ()
+
+
+class Node(Struct, frozen=True):
+    metadata: ObjectMeta = ObjectMeta()
+    spec: NodeSpec = NodeSpec()
+    status: NodeStatus = NodeStatus()
+
+
+# --- services and endpoints ---------------------------------------------------------------------------
+
+
+class ServicePort(Struct, frozen=True):
+    port: int = 0
+    name: str = ""
+    protocol: str = "TCP"
+    targetPort: IntOrString = 0
+    nodePort: int = 0
+
+
+class ClientIPConfig(Struct, frozen=True):
+    timeoutSeconds: int = 10800
+
+
+class SessionAffinityConfig(Struct, frozen=True):
+    clientIP: ClientIPConfig = ClientIPConfig()
+
+
+class ServiceSpec(Struct, frozen=True):
+    type: str = "ClusterIP"
+    clusterIP: str = ""
+    selector: Labels | None = None
+    ports: tuple[ServicePort, ...] = ()
+    externalIPs: tuple[str, ...] = ()
+    externalName: str = ""
+    sessionAffinity: str = "None"
+    sessionAffinityConfig: SessionAffinityConfig | None = None
+    externalTrafficPolicy: str = "Cluster"
+    internalTrafficPolicy: str = "Cluster"
+    publishNotReadyAddresses: bool = False
+
+
+class Service(Struct, frozen=True):
+    metadata: ObjectMeta = ObjectMeta()
+    spec: ServiceSpec = ServiceSpec()
+
+
+class EndpointConditions(Struct, frozen=True):
+    ready: bool | None = None
+    serving: bool | None = None
+    terminating: bool | None = None
+
+
+class ObjectReference(Struct, frozen=True):
+    kind: str = ""
+    namespace: str = ""
+    name: str = ""
+    uid: str = ""
+
+
+class Endpoint(Struct, frozen=True):
+    addresses: tuple[str, ...] = ()
+    conditions: EndpointConditions = EndpointConditions()
+    nodeName: str = ""
+    targetRef: ObjectReference | None = None
+
+
+class EndpointPort(Struct, frozen=True):
+    name: str | None = None
+    port: int | None = None
+    protocol: str = "TCP"
+
+
+class EndpointSlice(Struct, frozen=True):
+    metadata: ObjectMeta = ObjectMeta()
+    addressType: str = "IPv4"
+    endpoints: tuple[Endpoint, ...] = ()
+    ports: tuple[EndpointPort, ...] = ()
+
+
+# --- workload controllers -------------------------------------------------------------------------------
+
+
+class PodTemplate(Struct, frozen=True):
+    metadata: ObjectMeta = ObjectMeta()
+    spec: PodSpec = PodSpec()
+
+
+class RollingUpdate(Struct, frozen=True):
+    maxSurge: IntOrString = "25%"
+    maxUnavailable: IntOrString = "25%"
+
+
+class DeploymentStrategy(Struct, frozen=True):
+    type: str = "RollingUpdate"
+    rollingUpdate: RollingUpdate | None = None
+
+
+class DeploymentSpec(Struct, frozen=True):
+    replicas: int = 1
+    selector: LabelSelector = LabelSelector()
+    template: PodTemplate = PodTemplate()
+    strategy: DeploymentStrategy = DeploymentStrategy()
+    minReadySeconds: int = 0
+    revisionHistoryLimit: int = 10
+    paused: bool = False
+
+
+class Deployment(Struct, frozen=True):
+    metadata: ObjectMeta = ObjectMeta()
+    spec: DeploymentSpec = DeploymentSpec()
+
+
+class ReplicaSetSpec(Struct, frozen=True):
+    replicas: int = 1
+    selector: LabelSelector = LabelSelector()
+    template: PodTemplate = PodTemplate()
+    minReadySeconds: int = 0
+
+
+class ReplicaSet(Struct, frozen=True):
+    metadata: ObjectMeta = ObjectMeta()
+    spec: ReplicaSetSpec = ReplicaSetSpec()
+
+
+View = Pod | Node | Service | EndpointSlice | Deployment | ReplicaSet
+
+VIEWS: dict[str, type[View]] = {
+    "Pod": Pod,
+    "Node": Node,
+    "Service": Service,
+    "EndpointSlice": EndpointSlice,
+    "Deployment": Deployment,
+    "ReplicaSet": ReplicaSet,
+}
+
+
+def view(obj: Obj) -> View:
+    """The typed view of `obj`; its kind must be a key of `VIEWS`.
+
+    Raises `msgspec.ValidationError` (with a ``$.path``) where a field has the wrong type; objects in
+    the store have passed `validation` and never do.
+    """
+    return msgspec.convert(obj, VIEWS[obj["kind"]])

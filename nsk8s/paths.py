@@ -1,0 +1,70 @@
+"""Where a cluster keeps its files on the host: everything under one directory, gone with `down`.
+
+`/run/nsk8s/<cluster>/` (another root with NSK8S_STATE, for tests): the directory is readable by its owner
+only. A reboot ends the cluster's processes, and /run goes with them.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+NETNS_DIR = Path("/run/netns")
+"""Where ip-netns(8) looks for names."""
+
+
+def root() -> Path:
+    """The directory that holds one directory for each cluster."""
+    return Path(os.environ.get("NSK8S_STATE") or "/run/nsk8s")
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterPaths:
+    """The files of one cluster."""
+
+    cluster: str
+
+    @property
+    def directory(self) -> Path:
+        """Everything else is inside it."""
+        return root() / self.cluster
+
+    @property
+    def holder(self) -> Path:
+        """Who holds the cluster: JSON of pid and start time; locked while `up` or `down` change it."""
+        return self.directory / "holder.json"
+
+    @property
+    def socket(self) -> Path:
+        """The control plane's unix socket."""
+        return self.directory / "api.sock"
+
+    @property
+    def journal(self) -> Path:
+        """The store's SQLite file."""
+        return self.directory / "store.db"
+
+    @property
+    def daemon_log(self) -> Path:
+        """What the control plane and the stand-in server had to say."""
+        return self.directory / "daemon.log"
+
+    @property
+    def standins(self) -> Path:
+        """The stand-in server's unix socket."""
+        return self.directory / "standins.sock"
+
+    @property
+    def pause(self) -> Path:
+        """The pause program."""
+        return self.directory / "pause"
+
+    @property
+    def proc(self) -> Path:
+        """Inside the holder's mount namespace only: the procfs of the cluster's PID namespace."""
+        return self.directory / "proc"
+
+    def log(self, pod_uid: str, container: str, attempt: int) -> Path:
+        """What one run of a container wrote."""
+        return self.directory / "logs" / pod_uid / f"{container}.{attempt}.log"
