@@ -1,0 +1,121 @@
+"""A cluster, compiled: the whole desired state of every namespace.
+
+    Compiler(topology).compile(view) == {"fabric": …, <nodes>, <clients>, <pods>, "": … with hostAccess}
+
+Pure, and quick the second time: what does not depend on pods or services is made once, and a state or
+rule set that nothing has changed is the same object as last time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nsk8s.api.topology import NodeTopology, Topology
+from nsk8s.api.types import EndpointSlice, Pod, Service
+from nsk8s.dataplane import fabric, flannel, node
+from nsk8s.dataplane.fabric import FABRIC, Underlay
+from nsk8s.dataplane.kubeproxy import Tables
+from nsk8s.dataplane.pod import Shape, Subnet, Wiring, pod_namespace, shape, wire
+from nsk8s.dataplane.services import ServiceRules
+from nsk8s.linux.values import NamespaceState, Ruleset
+
+__all__ = ["FABRIC", "OWN_CHAINS", "ClusterView", "Compiler", "pod_namespace"]
+
+OWN_CHAINS = ("KUBE-", "FLANNEL-", "CNI-")
+"""Prefixes of the iptables chains that belong to the cluster; all others are somebody else's."""
+
+CROWD = 256
+"""With more talking pairs of neighbours than this, neighbour entries are permanent: the kernel has one
+table for all namespaces (net.ipv4.neigh.default.gc_thresh3, 1024), and permanent entries do not count.
+Below it ARP can be seen at work."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterView:
+    """What the cluster's state says about the network: `pods` are those whose sandbox is wanted, each
+    with spec.nodeName and status.podIP."""
+
+    pods: Sequence[Pod] = ()
+    services: Sequence[Service] = ()
+    slices: Sequence[EndpointSlice] = ()
+
+
+class Compiler:
+    """Compiles views of the cluster that `topology` describes."""
+
+    def __init__(self, topology: Topology) -> None:
+        self._topology = topology
+        underlay = Underlay.of(topology.node_cidr)
+        remotes = [flannel.remote(each) for each in topology.nodes]
+        self._fabric = fabric.fabric(topology)
+        self._clients = [fabric.client(each, underlay) for each in topology.clients]
+        self._host = [fabric.host(topology)] if topology.host_access else []
+        self._nodes = {each.name: _Node(each, topology, remotes, underlay) for each in topology.nodes}
+        self._services = ServiceRules(tuple(self._nodes), topology.pod_cidr)
+        self._pods: dict[str, tuple[Pod, Shape, Wiring]] = {}
+
+    def compile(self, view: ClusterView) -> dict[str, NamespaceState]:
+        """The desired state of every namespace by name: fabric, nodes, clients, pods, host.
+
+        A hostNetwork pod has no namespace of its own here.
+        """
+        pods = [pod for pod in view.pods if not pod.spec.hostNetwork]
+        crowded = len(pods) + len(self._nodes) * (len(self._nodes) - 1) > CROWD
+        self._pods = {
+            pod_namespace(p.metadata.namespace, p.metadata.name): self._wired(p, crowded) for p in pods
+        }
+        placed: dict[str, list[Wiring]] = {name: [] for name in self._nodes}
+        for pod, _, wiring in self._pods.values():
+            placed[pod.spec.nodeName].append(wiring)
+        tables = self._services.tables(view.services, view.slices)
+        states = {FABRIC: self._fabric}
+        for name, each in self._nodes.items():
+            states[name] = each.state(tuple(placed[name]), tables[name], crowded=crowded)
+        for outside in self._clients:
+            states[outside.name] = outside
+        for name, (_, _, wiring) in self._pods.items():
+            states[name] = wiring.state
+        for host in self._host:
+            states[host.name] = host
+        return states
+
+    def _wired(self, pod: Pod, crowded: bool) -> tuple[Pod, Shape, Wiring]:
+        last = self._pods.get(pod_namespace(pod.metadata.namespace, pod.metadata.name))
+        if last and last[0] is pod and last[1].crowded is crowded:
+            return last
+        form = shape(pod, crowded=crowded)
+        if last and last[1] == form:
+            return pod, form, last[2]
+        subnet = self._nodes[form.node].subnet
+        return pod, form, wire(pod, form, subnet, self._topology.pod_cidr)
+
+
+class _Node:
+    """One node, and what was last compiled for it."""
+
+    def __init__(
+        self,
+        topology: NodeTopology,
+        cluster: Topology,
+        remotes: Sequence[flannel.Remote],
+        underlay: Underlay,
+    ) -> None:
+        self.subnet = Subnet.of(topology)
+        self._empty = node.base(topology, remotes, underlay)
+        self._rules = node.NodeRules(topology, cluster.pod_cidr)
+        self._others = [other for other in cluster.nodes if other.name != topology.name]
+        self._last: tuple[tuple[Wiring, ...], Tables, bool] | None = None
+        self._state = self._empty
+        self._ruleset: tuple[tuple[object, ...], Ruleset] | None = None
+
+    def state(self, pods: tuple[Wiring, ...], tables: Tables, *, crowded: bool) -> NamespaceState:
+        """The node's state with these pods (in any fixed order) and service tables."""
+        if self._last != (pods, tables, crowded):
+            ports = tuple(wired.ports for wired in pods if wired.ports is not None)
+            if self._ruleset is None or self._ruleset[0] != (tables, ports):
+                self._ruleset = (tables, ports), self._rules.with_services(tables, ports)
+            neighbours = node.underlay_neighbours(self._others) if crowded else frozenset()
+            self._state = node.populated(self._empty, pods, neighbours, self._ruleset[1])
+            self._last = (pods, tables, crowded)
+        return self._state

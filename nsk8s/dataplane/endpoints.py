@@ -1,0 +1,105 @@
+"""Which endpoints a service's traffic may use from one node: kube-proxy's choice among what the
+EndpointSlices say.
+
+Source: pkg/proxy EndpointSliceCache and CategorizeEndpoints. Topology hints are not looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from nsk8s.api.types import EndpointSlice
+
+HEADLESS_LABEL = "service.kubernetes.io/headless"
+PROXY_NAME_LABEL = "service.kubernetes.io/service-proxy-name"
+"""Objects that carry it belong to another proxy."""
+
+
+class ProxyEndpoint(NamedTuple):
+    """One ``ip:port`` that serves a service port, and the state of the pod behind it."""
+
+    address: str
+    ip: str
+    node: str
+    ready: bool
+    serving: bool
+    terminating: bool
+
+    @property
+    def draining(self) -> bool:
+        """Being deleted, and still passing its readiness probe."""
+        return self.serving and self.terminating
+
+
+class Choice(NamedTuple):
+    """`cluster` and `local` are what either traffic policy uses (empty if the service never asks for
+    it), `reachable` all that rules of this node lead to, `exist` whether any node has a usable one."""
+
+    cluster: tuple[ProxyEndpoint, ...]
+    local: tuple[ProxyEndpoint, ...]
+    reachable: tuple[ProxyEndpoint, ...]
+    exist: bool
+
+
+def watched(piece: EndpointSlice) -> bool:
+    """Whether kube-proxy (IPv4) looks at this slice at all."""
+    labels = piece.metadata.labels
+    return piece.addressType == "IPv4" and HEADLESS_LABEL not in labels and PROXY_NAME_LABEL not in labels
+
+
+def collect(slices: Iterable[EndpointSlice]) -> dict[tuple[str, str], tuple[ProxyEndpoint, ...]]:
+    """The endpoints of one service by (port name, protocol), each once, in the order of their text
+    (so ``10.0.0.22:80`` stands before ``10.0.0.2:80``).
+
+    A port without a number is skipped; one without a name is the unnamed port, which is what an API
+    server's defaulting makes of it. A condition that is not given counts as ready, as serving and as not
+    terminating.
+    """
+    found: dict[tuple[str, str], dict[str, ProxyEndpoint]] = {}
+    for piece in slices:
+        for port in piece.ports:
+            if not port.port:
+                continue
+            group = found.setdefault((port.name or "", port.protocol), {})
+            for endpoint in piece.endpoints:
+                if not endpoint.addresses:
+                    continue
+                ip, conditions = endpoint.addresses[0], endpoint.conditions
+                ready, serving = conditions.ready is not False, conditions.serving is not False
+                address = f"{ip}:{port.port}"
+                group.setdefault(
+                    address,
+                    ProxyEndpoint(
+                        address, ip, endpoint.nodeName, ready, serving, bool(conditions.terminating)
+                    ),
+                )
+    return {key: tuple(group[address] for address in sorted(group)) for key, group in found.items()}
+
+
+def choose(
+    endpoints: Sequence[ProxyEndpoint], node: str, *, cluster_policy: bool, local_policy: bool
+) -> Choice:
+    """What `node` uses of `endpoints`, given which traffic policies the service ever applies.
+
+    Ready endpoints if there are any; otherwise those that are terminating and still serve, decided
+    for either policy by itself (KEP-1669).
+    """
+    cluster: tuple[ProxyEndpoint, ...] = ()
+    local: tuple[ProxyEndpoint, ...] = ()
+    exist = any(e.ready or e.draining for e in endpoints)
+    if cluster_policy:
+        cluster = _usable(endpoints)
+    if not local_policy:
+        return Choice(cluster, (), cluster, exist)
+    local = _usable([e for e in endpoints if e.node == node])
+    if not cluster_policy:
+        return Choice((), local, local, exist)
+    known = {e.address for e in cluster}
+    extra = tuple(e for e in local if e.address not in known)
+    reachable = tuple(sorted(cluster + extra)) if extra else cluster
+    return Choice(cluster, local, reachable, exist)
+
+
+def _usable(endpoints: Sequence[ProxyEndpoint]) -> tuple[ProxyEndpoint, ...]:
+    return tuple(e for e in endpoints if e.ready) or tuple(e for e in endpoints if e.draining)

@@ -1,0 +1,307 @@
+"""Services as kube-proxy's iptables mode writes them, in the save form of iptables-save(8).
+
+Source: pkg/proxy/iptables proxier.go (the shape of 1.32 to 1.37, without the `nfacct` counters: those rules
+exist only where the named counters do, and they count but decide nothing). Detect-local mode ClusterCIDR,
+all node addresses take nodePorts, localhost nodePorts on. Not here yet: load balancer addresses.
+
+One service port gives, with H = a hash of its name:
+
+    nat     KUBE-SERVICES, KUBE-NODEPORTS   one rule per frontend address, leading to
+            KUBE-SVC-H / KUBE-SVL-H         load balancing over all / this node's endpoints
+            KUBE-EXT-H                      what comes from outside: masquerade or keep local
+            KUBE-SEP-…                      one endpoint: hairpin mark, DNAT
+    filter  KUBE-SERVICES, KUBE-EXTERNAL-SERVICES   REJECT (no endpoint anywhere), DROP (none on this node)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+from nsk8s.api.types import Service, ServicePort
+from nsk8s.dataplane.endpoints import PROXY_NAME_LABEL, Choice, ProxyEndpoint
+from nsk8s.dataplane.names import chain_hash, service_port_name
+from nsk8s.linux.values import Chain
+
+LARGE_CLUSTER = 1000
+"""With more endpoints than this in the cluster, the many endpoint rules carry no comments."""
+
+_NEW = "-m conntrack --ctstate NEW"
+_FIREWALL_JUMP = f'{_NEW} -m comment --comment "kubernetes load balancer firewall" -j KUBE-PROXY-FIREWALL'
+_EXTERNAL_JUMP = (
+    f'{_NEW} -m comment --comment "kubernetes externally-visible service portals" -j KUBE-EXTERNAL-SERVICES'
+)
+_SERVICES_JUMP = '-m comment --comment "kubernetes service portals" -j KUBE-SERVICES'
+
+JUMPS: Mapping[tuple[str, str], tuple[str, ...]] = {
+    ("nat", "PREROUTING"): (_SERVICES_JUMP,),
+    ("nat", "OUTPUT"): (_SERVICES_JUMP,),
+    ("nat", "POSTROUTING"): ('-m comment --comment "kubernetes postrouting rules" -j KUBE-POSTROUTING',),
+    ("filter", "INPUT"): (
+        _FIREWALL_JUMP,
+        '-m comment --comment "kubernetes health check service ports" -j KUBE-NODEPORTS',
+        _EXTERNAL_JUMP,
+    ),
+    ("filter", "FORWARD"): (
+        _FIREWALL_JUMP,
+        '-m comment --comment "kubernetes forwarding rules" -j KUBE-FORWARD',
+        f"{_NEW} {_SERVICES_JUMP}",
+        _EXTERNAL_JUMP,
+    ),
+    ("filter", "OUTPUT"): (_FIREWALL_JUMP, f"{_NEW} {_SERVICES_JUMP}"),
+}
+"""Rules that kube-proxy inserts at the top of built-in chains, as they then stand from the top."""
+
+_CANARY = Chain("KUBE-PROXY-CANARY")
+_MARK_MASQ = "KUBE-MARK-MASQ"
+_NODEPORTS_TAIL = (
+    '-m comment --comment "kubernetes service nodeports; NOTE: this must be the last rule in this chain" '
+    "-m addrtype --dst-type LOCAL -j KUBE-NODEPORTS"
+)
+_NAT = (
+    Chain(_MARK_MASQ, ("-j MARK --set-xmark 0x4000/0x4000",)),
+    Chain(
+        "KUBE-POSTROUTING",
+        (
+            "-m mark ! --mark 0x4000/0x4000 -j RETURN",
+            "-j MARK --set-xmark 0x4000/0x0",
+            '-m comment --comment "kubernetes service traffic requiring SNAT" -j MASQUERADE --random-fully',
+        ),
+    ),
+    _CANARY,
+)
+_FILTER = (
+    Chain(
+        "KUBE-FORWARD",
+        (
+            "-m conntrack --ctstate INVALID -j DROP",
+            '-m comment --comment "kubernetes forwarding rules" -m mark --mark 0x4000/0x4000 -j ACCEPT',
+            '-m comment --comment "kubernetes forwarding conntrack rule" '
+            "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+        ),
+    ),
+    Chain("KUBE-NODEPORTS"),
+    Chain("KUBE-PROXY-FIREWALL"),
+    _CANARY,
+)
+MANGLE = {_CANARY.name: _CANARY}
+
+
+class Frontend(NamedTuple):
+    """One port of a service as kube-proxy sees it; `affinity` is the ClientIP timeout in seconds, 0
+    without affinity."""
+
+    name: str
+    protocol: str
+    cluster_ip: str
+    port: int
+    node_port: int
+    external_ips: tuple[str, ...]
+    internal_local: bool
+    external_local: bool
+    affinity: int
+
+    @property
+    def external(self) -> bool:
+        """Whether it has any address besides the ClusterIP."""
+        return bool(self.node_port or self.external_ips)
+
+    @property
+    def cluster_policy(self) -> bool:
+        """Whether any traffic ever goes to all endpoints (with Local, pods' and the node's own does)."""
+        return not self.internal_local or self.external
+
+    @property
+    def local_policy(self) -> bool:
+        """Whether any traffic ever goes to this node's endpoints only."""
+        return self.internal_local or (self.external_local and self.external)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class PortRules:
+    """What one service port adds to a node, by chain; compared by identity, for it is shared."""
+
+    services: tuple[str, ...] = ()
+    node_ports: tuple[str, ...] = ()
+    rejected: tuple[str, ...] = ()
+    rejected_external: tuple[str, ...] = ()
+    chains: tuple[Chain, ...] = ()
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Tables:
+    """kube-proxy's own chains of one node, shared by all nodes that have the same."""
+
+    nat: Mapping[str, Chain]
+    filter: Mapping[str, Chain]
+
+
+def proxied(service: Service) -> bool:
+    """Whether kube-proxy handles `service`: not headless, not ExternalName, not another proxy's."""
+    return (
+        service.spec.type != "ExternalName"
+        and service.spec.clusterIP not in ("", "None")
+        and PROXY_NAME_LABEL not in service.metadata.labels
+    )
+
+
+def frontend(service: Service, port: ServicePort) -> Frontend:
+    """The `Frontend` of one port of `service`."""
+    spec, affinity = service.spec, 0
+    if spec.sessionAffinity == "ClientIP":
+        client_ip = spec.sessionAffinityConfig.clientIP if spec.sessionAffinityConfig else None
+        affinity = client_ip.timeoutSeconds if client_ip else 10800
+    return Frontend(
+        service_port_name(service.metadata.namespace, service.metadata.name, port.name),
+        port.protocol.lower(),
+        spec.clusterIP,
+        port.port,
+        port.nodePort,
+        spec.externalIPs,
+        spec.internalTrafficPolicy == "Local",
+        spec.externalTrafficPolicy == "Local",
+        affinity,
+    )
+
+
+def port_rules(front: Frontend, choice: Choice, pod_cidr: str, *, comments: bool = True) -> PortRules:
+    """The rules for `front` on a node that may use `choice`; `comments` is off in large clusters."""
+    name, protocol = front.name, front.protocol
+    end = chain_hash(name, protocol)
+    svc, svl, ext = f"KUBE-SVC-{end}", f"KUBE-SVL-{end}", f"KUBE-EXT-{end}"
+    internal = bool(choice.local) if front.internal_local else choice.exist
+    external = bool(choice.local) if front.external_local else choice.exist
+    why_not, verdict = (
+        (f"{name} has no local endpoints", "DROP")
+        if choice.exist
+        else (f"{name} has no endpoints", "REJECT --reject-with icmp-port-unreachable")
+    )
+
+    def to(ip: str, comment: str) -> str:
+        return f'-d {ip}/32 -p {protocol} -m comment --comment "{comment}" -m {protocol} --dport {front.port}'
+
+    services: list[str] = []
+    rejected: list[str] = []
+    rejected_external: list[str] = []
+    node_ports: list[str] = []
+    cluster_ip = to(front.cluster_ip, f"{name} cluster IP")
+    if internal:
+        services.append(f"{cluster_ip} -j {svl if front.internal_local else svc}")
+    else:
+        rejected.append(f"{to(front.cluster_ip, why_not)} -j {verdict}")
+    for ip in front.external_ips:
+        if choice.exist:
+            services.append(f"{to(ip, f'{name} external IP')} -j {ext}")
+        if not external:
+            rejected_external.append(f"{to(ip, why_not)} -j {verdict}")
+    if front.node_port:
+        dport = f"-m {protocol} --dport {front.node_port}"
+        if choice.exist:
+            node_ports.append(f'-p {protocol} -m comment --comment "{name}" {dport} -j {ext}')
+        if not external:
+            local = f'-p {protocol} -m comment --comment "{why_not}" -m addrtype --dst-type LOCAL'
+            rejected_external.append(f"{local} {dport} -j {verdict}")
+
+    chains: list[Chain] = []
+    masquerade = (f"! -s {pod_cidr} {cluster_ip} -j {_MARK_MASQ}",) if internal else ()
+    if choice.exist and front.external:
+        chains.append(Chain(ext, _external(front, pod_cidr, svc, svl if external else "")))
+    if choice.cluster:
+        first = () if front.internal_local else masquerade
+        chains.append(Chain(svc, first + _balance(front, choice.cluster, comments=comments)))
+    if choice.local:
+        first = masquerade if front.internal_local else ()
+        chains.append(Chain(svl, first + _balance(front, choice.local, comments=comments)))
+    chains += [_endpoint(front, endpoint, comments=comments) for endpoint in choice.reachable]
+    return PortRules(
+        tuple(services), tuple(node_ports), tuple(rejected), tuple(rejected_external), tuple(chains)
+    )
+
+
+def tables(ports: Iterable[PortRules]) -> Tables:
+    """All of kube-proxy's chains of a node, from its service `ports` in order."""
+    services: list[str] = []
+    node_ports: list[str] = []
+    rejected: list[str] = []
+    rejected_external: list[str] = []
+    nat = {chain.name: chain for chain in _NAT}
+    for port in ports:
+        services += port.services
+        node_ports += port.node_ports
+        rejected += port.rejected
+        rejected_external += port.rejected_external
+        for chain in port.chains:
+            nat[chain.name] = chain
+    services.append(_NODEPORTS_TAIL)
+    nat["KUBE-SERVICES"] = Chain("KUBE-SERVICES", tuple(services))
+    nat["KUBE-NODEPORTS"] = Chain("KUBE-NODEPORTS", tuple(node_ports))
+    filters = {chain.name: chain for chain in _FILTER}
+    filters["KUBE-SERVICES"] = Chain("KUBE-SERVICES", tuple(rejected))
+    filters["KUBE-EXTERNAL-SERVICES"] = Chain("KUBE-EXTERNAL-SERVICES", tuple(rejected_external))
+    return Tables(nat, filters)
+
+
+def _external(front: Frontend, pod_cidr: str, svc: str, svl: str) -> tuple[str, ...]:
+    """KUBE-EXT: `svl` is empty if external traffic has no endpoint here (only what is short-circuited
+    to all endpoints passes then)."""
+    what = f"{front.name} external destinations"
+    if not front.external_local:
+        return (f'-m comment --comment "masquerade traffic for {what}" -j {_MARK_MASQ}', f"-j {svc}")
+    local = "-m addrtype --src-type LOCAL"
+    rules = (
+        f'-s {pod_cidr} -m comment --comment "pod traffic for {what}" -j {svc}',
+        f'-m comment --comment "masquerade LOCAL traffic for {what}" {local} -j {_MARK_MASQ}',
+        f'-m comment --comment "route LOCAL traffic for {what}" {local} -j {svc}',
+    )
+    return (*rules, f"-j {svl}") if svl else rules
+
+
+def _balance(front: Frontend, endpoints: Sequence[ProxyEndpoint], *, comments: bool) -> tuple[str, ...]:
+    """The rules of KUBE-SVC or KUBE-SVL that choose one of `endpoints`: who was served lately goes where
+    it was; then each rule but the last takes an equal share of what the ones before it left."""
+    targets = [_chain_name(front, endpoint) for endpoint in endpoints]
+    said = [
+        f'-m comment --comment "{front.name} -> {endpoint.address}" ' if comments else ""
+        for endpoint in endpoints
+    ]
+    rules: list[str] = []
+    if front.affinity:
+        rules += [
+            f"{comment}-m recent --rcheck --seconds {front.affinity} --reap --name {target}"
+            f" --mask 255.255.255.255 --rsource -j {target}"
+            for comment, target in zip(said, targets, strict=True)
+        ]
+    left = len(targets)
+    for comment, target in zip(said, targets, strict=True):
+        chance = f"-m statistic --mode random --probability {probability(left)} " if left > 1 else ""
+        rules.append(f"{comment}{chance}-j {target}")
+        left -= 1
+    return tuple(rules)
+
+
+def _endpoint(front: Frontend, endpoint: ProxyEndpoint, *, comments: bool) -> Chain:
+    """KUBE-SEP: a pod that reaches itself is masqueraded, else its own answer would confuse it."""
+    chain = _chain_name(front, endpoint)
+    comment = f'-m comment --comment "{front.name}" ' if comments else ""
+    remember = f"-m recent --set --name {chain} --mask 255.255.255.255 --rsource " if front.affinity else ""
+    match = f"-p {front.protocol} {comment}{remember}-m {front.protocol}"
+    return Chain(
+        chain,
+        (
+            f"-s {endpoint.ip}/32 {comment}-j {_MARK_MASQ}",
+            f"{match} -j DNAT --to-destination {endpoint.address}",
+        ),
+    )
+
+
+def _chain_name(front: Frontend, endpoint: ProxyEndpoint) -> str:
+    return f"KUBE-SEP-{chain_hash(front.name, front.protocol, endpoint.address)}"
+
+
+@lru_cache(maxsize=4096)
+def probability(left: int) -> str:
+    """1/`left` as iptables-save prints it: kube-proxy writes ten digits, the kernel holds a multiple of
+    2⁻³¹, and eleven digits come back."""
+    return f"{round(float(f'{1 / left:.10f}') * 2**31) / 2**31:.11f}"

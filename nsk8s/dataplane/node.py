@@ -1,0 +1,132 @@
+"""A node's network namespace: the uplink, flannel's bridge and tunnel, one bridge port per pod, and the
+rules of everybody who writes rules on a node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import chain as joined
+
+from nsk8s.api.topology import NodeTopology
+from nsk8s.dataplane import fabric, flannel, kubelet, kubeproxy, pod, portmap
+from nsk8s.dataplane.fabric import Underlay
+from nsk8s.dataplane.names import UNDERLAY_MAC, mac
+from nsk8s.dataplane.pod import Subnet, Wiring
+from nsk8s.linux.values import Address, Chain, Link, NamespaceState, Neighbour, Ruleset, Sysctl
+
+_UPLINK_INDEX, _BRIDGE_INDEX, _TUNNEL_INDEX = 2, 3, 4
+
+SYSCTLS = frozenset(
+    (
+        # net.ipv4.conf.all.forwarding is the same switch.
+        Sysctl("net.ipv4.ip_forward", "1", why="kubelet, bridge plugin: a node routes for its pods"),
+        Sysctl("net.ipv4.conf.all.route_localnet", "1", why="kube-proxy: nodePorts on 127.0.0.1"),
+        # Loose, as systemd sets it on Debian and Ubuntu. Strict would only hold as long as every path is
+        # symmetric (a static route for pods or services through another node is not); and without a value
+        # here the namespace would have the host's, whatever that is.
+        Sysctl("net.ipv4.conf.all.rp_filter", "2", why="systemd: loose reverse path filter"),
+        # Without it a same-node answer crosses the bridge past conntrack and the service's DNAT stays.
+        Sysctl("net.bridge.bridge-nf-call-iptables", "1", why="kubeadm: bridged pods meet the rules"),
+    )
+)
+
+
+def base(node: NodeTopology, remotes: Iterable[flannel.Remote], underlay: Underlay) -> NamespaceState:
+    """The part of the node that no pod and no service changes. cni0 is there from the start (the bridge
+    plugin makes it with the node's first pod)."""
+    subnet, why = Subnet.of(node), f"node {node.name}"
+    others = [remote for remote in remotes if remote.node != node.name]
+    links = (
+        fabric.attached(node.name, node.address, underlay, why),
+        Link(
+            pod.BRIDGE, "bridge", pod.MTU, mac=subnet.gateway_mac, index=_BRIDGE_INDEX, why=f"pods of {why}"
+        ),
+        flannel.link(node, "eth0", fabric.MTU, _TUNNEL_INDEX),
+    )
+    return NamespaceState(
+        node.name,
+        hostname=node.name,
+        links=links,
+        addresses=frozenset(
+            (
+                Address("eth0", f"{node.address}/{underlay.prefix}", why=why),
+                Address(pod.BRIDGE, f"{subnet.gateway}/{subnet.prefix}", why=f"gateway of pods of {why}"),
+                flannel.address(node),
+            )
+        ),
+        routes=frozenset((fabric.default_route(underlay), *(remote.route for remote in others))),
+        neighbours=frozenset(remote.neighbour for remote in others),
+        fdb=frozenset(remote.fdb for remote in others),
+        sysctls=SYSCTLS,
+    )
+
+
+def underlay_neighbours(nodes: Iterable[NodeTopology]) -> frozenset[Neighbour]:
+    """Permanent neighbour entries for `nodes` on the underlay."""
+    return frozenset(
+        Neighbour("eth0", node.address, mac(UNDERLAY_MAC, node.address), why=f"node {node.name}")
+        for node in nodes
+    )
+
+
+def populated(
+    empty: NamespaceState, pods: Sequence[Wiring], neighbours: frozenset[Neighbour], rules: Ruleset
+) -> NamespaceState:
+    """The node `empty` with its pods' ports, more permanent `neighbours`, and its rules."""
+    return replace(
+        empty,
+        links=empty.links + tuple(wired.outer for wired in pods),
+        neighbours=empty.neighbours.union(
+            neighbours, (wired.neighbour for wired in pods if wired.neighbour is not None)
+        ),
+        rules=rules,
+    )
+
+
+class NodeRules:
+    """The rules of one node but for its services and hostPorts, made once."""
+
+    def __init__(self, node: NodeTopology, pod_cidr: str) -> None:
+        self._nat = {
+            chain.name: chain
+            for chain in (*kubelet.CHAINS["nat"], flannel.masquerade_chain(pod_cidr, node.pod_cidr))
+        }
+        self._filter = {
+            chain.name: chain for chain in (*kubelet.CHAINS["filter"], flannel.forward_chain(pod_cidr))
+        }
+
+    def with_services(self, proxy: kubeproxy.Tables, ports: Sequence[portmap.PodPorts]) -> Ruleset:
+        """The whole rule set."""
+        hostports = {chain.name: chain for chain in portmap.chains(ports)}
+        appended = (portmap.DNAT_JUMP,) if hostports else ()
+        prepended = (portmap.MASQ_JUMP,) if hostports else ()
+        nat = {
+            **_builtin("PREROUTING", kubeproxy.JUMPS["nat", "PREROUTING"], appended),
+            **_builtin("OUTPUT", kubeproxy.JUMPS["nat", "OUTPUT"], appended),
+            **_builtin(
+                "POSTROUTING", prepended + kubeproxy.JUMPS["nat", "POSTROUTING"], (flannel.POSTROUTING_JUMP,)
+            ),
+            **hostports,
+            **self._nat,
+            **proxy.nat,
+        }
+        return Ruleset(
+            {"mangle": _MANGLE, "nat": nat, "filter": {**_FILTER_BUILTIN, **self._filter, **proxy.filter}}
+        )
+
+
+def _builtin(name: str, top: tuple[str, ...], below: tuple[str, ...] = ()) -> dict[str, Chain]:
+    return {name: Chain(name, top + below, builtin=True, top=len(top))}
+
+
+_MANGLE = {chain.name: chain for chain in kubelet.CHAINS["mangle"]} | dict(kubeproxy.MANGLE)
+_FILTER_BUILTIN = dict(
+    joined.from_iterable(
+        (
+            _builtin("INPUT", (*kubeproxy.JUMPS["filter", "INPUT"], kubelet.JUMP)).items(),
+            _builtin("FORWARD", kubeproxy.JUMPS["filter", "FORWARD"], (flannel.FORWARD_JUMP,)).items(),
+            _builtin("OUTPUT", (*kubeproxy.JUMPS["filter", "OUTPUT"], kubelet.JUMP)).items(),
+        )
+    )
+)

@@ -1,0 +1,113 @@
+"""Every node's service rules, computed once and shared.
+
+All nodes hold the same rules for a service but where a Local traffic policy makes them differ. A rule set
+is kept between calls as long as its service and slices are the same objects, and a chain that comes
+out with the same rules stays the same object, so that a later diff can pass over it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from nsk8s.api.types import EndpointSlice, Service
+from nsk8s.dataplane import kubeproxy
+from nsk8s.dataplane.endpoints import ProxyEndpoint, choose, collect, watched
+from nsk8s.dataplane.kubeproxy import Frontend, PortRules, Tables
+from nsk8s.linux.values import Chain
+
+SERVICE_LABEL = "kubernetes.io/service-name"
+Known = Mapping[Chain, Chain]
+
+
+class ServiceRules:
+    """The service rules of all `nodes` (by name), for pods in `pod_cidr`."""
+
+    def __init__(self, nodes: Sequence[str], pod_cidr: str) -> None:
+        self._nodes = tuple(nodes)
+        self._pod_cidr = pod_cidr
+        self._entries: dict[tuple[str, str], _Entry] = {}
+        self._tables: dict[tuple[PortRules, ...], Tables] = {}
+
+    def tables(self, services: Sequence[Service], slices: Sequence[EndpointSlice]) -> dict[str, Tables]:
+        """kube-proxy's chains by node; the same object as last time where nothing has changed."""
+        self._entries = self._updated(services, slices)
+        ports = [port for _, entry in sorted(self._entries.items()) for port in entry.ports]
+        comments = sum(len(port.endpoints) for port in ports) <= kubeproxy.LARGE_CLUSTER
+        alike = not any(port.front.local_policy for port in ports)
+        made: dict[tuple[PortRules, ...], Tables] = {}
+        result: dict[str, Tables] = {}
+        rules: tuple[PortRules, ...] = ()
+        for node in self._nodes:
+            if not (alike and result):
+                rules = tuple(port.rules(node, self._pod_cidr, comments=comments) for port in ports)
+            if rules not in made:
+                made[rules] = self._tables.get(rules) or kubeproxy.tables(rules)
+            result[node] = made[rules]
+        self._tables = made
+        return result
+
+    def _updated(
+        self, services: Sequence[Service], slices: Sequence[EndpointSlice]
+    ) -> dict[tuple[str, str], _Entry]:
+        grouped: dict[tuple[str, str], list[EndpointSlice]] = {}
+        for piece in slices:
+            if watched(piece) and (name := piece.metadata.labels.get(SERVICE_LABEL)):
+                grouped.setdefault((piece.metadata.namespace, name), []).append(piece)
+        entries: dict[tuple[str, str], _Entry] = {}
+        for service in filter(kubeproxy.proxied, services):
+            key = (service.metadata.namespace, service.metadata.name)
+            mine, last = grouped.get(key, []), self._entries.get(key)
+            entries[key] = last if last and last.made_of(service, mine) else _Entry(service, mine, last)
+        return entries
+
+
+class _Entry:
+    """A service with its slices, and what came of them."""
+
+    def __init__(self, service: Service, slices: Sequence[EndpointSlice], last: _Entry | None) -> None:
+        self._service = service
+        self._slices = slices
+        known = {chain: chain for port in last.ports for chain in port.chains()} if last else {}
+        found = collect(slices)
+        self.ports: tuple[_Port, ...] = tuple(
+            _Port(kubeproxy.frontend(service, port), found.get((port.name, port.protocol), ()), known)
+            for port in service.spec.ports
+        )
+
+    def made_of(self, service: Service, slices: Sequence[EndpointSlice]) -> bool:
+        return (
+            self._service is service
+            and len(self._slices) == len(slices)
+            and all(mine is theirs for mine, theirs in zip(self._slices, slices, strict=True))
+        )
+
+
+class _Port:
+    """One service port with its endpoints, and its rules on the kinds of node there are: by the
+    endpoints that a Local policy would use there."""
+
+    def __init__(self, front: Frontend, endpoints: Sequence[ProxyEndpoint], known: Known) -> None:
+        self.front = front
+        self.endpoints = endpoints
+        self._known = known
+        self._comments = True
+        self._rules: dict[tuple[ProxyEndpoint, ...], PortRules] = {}
+
+    def rules(self, node: str, pod_cidr: str, *, comments: bool) -> PortRules:
+        if comments is not self._comments:
+            self._comments, self._rules = comments, {}
+        front = self.front
+        if self._rules and not front.local_policy:
+            return self._rules[()]
+        choice = choose(
+            self.endpoints, node, cluster_policy=front.cluster_policy, local_policy=front.local_policy
+        )
+        if choice.local not in self._rules:
+            made = kubeproxy.port_rules(front, choice, pod_cidr, comments=comments)
+            chains = tuple(self._known.get(chain, chain) for chain in made.chains)
+            self._rules[choice.local] = replace(made, chains=chains)
+        return self._rules[choice.local]
+
+    def chains(self) -> list[Chain]:
+        return [chain for rules in self._rules.values() for chain in rules.chains]
