@@ -1,0 +1,362 @@
+"""Programs inside the cluster: containers (`spawn`), and what somebody runs beside them (`foreground`,
+`execute`).
+
+A container is two processes: bubblewrap's monitor, which waits and writes down the exit code, and the
+program itself, PID 1 of its own PID namespace within the pod's. Neither is tied to the one who started
+them: a new control plane finds the monitors by their environment (`running`) and goes on.
+
+``exit codes`` are a shell's: 126 not executable, 127 not found, 128+n ended by signal n.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+from nsk8s.errors import HostError, KernelError, NsK8sError
+from nsk8s.kernel import namespaces
+from nsk8s.kernel.confinement import SETPRIV, bubblewrap
+from nsk8s.kernel.namespaces import CLONE_NEWNS, MS_REC
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""The search path in a container, as in Docker's images."""
+
+MARK = "NSK8S_CONTAINER"
+LOG = "NSK8S_LOG"
+"""The monitor's environment: which container it watches, and where its output goes."""
+
+MS_SLAVE = 0x80000
+
+MOUNTS = 'mount -t sysfs -o ro sysfs /sys && mount -t proc proc /proc && exec "$@"'
+"""In a mount namespace of its own: sysfs and procfs show the namespaces of the one who mounts them (and
+bubblewrap looks up its child in /proc)."""
+
+KINDS = ("net", "uts", "ipc", "pid")
+
+
+class CannotRun(NsK8sError):
+    """The program cannot be started: `code` is 127 (not found) or 126 (not executable)."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """A place in the cluster where programs run.
+
+    `pid` is the process that holds the namespaces (pause), `proc` a procfs in which it has that number.
+    `container` is the pid of a container's own program: what is run shares its view of the files; 0 gives
+    a fresh view. `confined` is False for nodes and clients: there the user is root on the host's files.
+    `files` maps paths to texts (/etc/hosts ...).
+    """
+
+    pid: int
+    proc: str = "/proc"
+    container: int = 0
+    confined: bool = True
+    env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    workdir: str = ""
+    files: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+    def namespace(self, kind: str) -> Path:
+        """The file of a namespace of `kind` ("net", "mnt", ...)."""
+        return Path(self.proc, str(self.container or self.pid), "ns", kind)
+
+
+@dataclass(slots=True)
+class Process:
+    """A container that runs. `monitor` and `program` are pidfds: both are readable once their process
+    has ended; wait on `monitor` (asyncio: add_reader), then ask `exit_code` and `close`."""
+
+    mark: str
+    pid: int
+    program_pid: int
+    monitor: int
+    program: int
+    log: Path
+
+    def signal(self, number: int) -> bool:
+        """Send a signal to the program; False if it has ended already."""
+        try:
+            signal.pidfd_send_signal(self.program, number)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def exit_code(self) -> int | None:
+        """The program's exit code, after the monitor has ended; None when nobody knows it. A program
+        whose monitor was killed is ended, too."""
+        self.signal(signal.SIGKILL)
+        waited = None
+        with suppress(ChildProcessError):  # adopted: not our child, reaped by the holder
+            waited = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        for line in _status(self.log).read_text().splitlines():
+            with suppress(ValueError):
+                code = json.loads(line).get("exit-code")
+                if code is not None:
+                    return int(code)
+        return 137 if waited is not None and waited < 0 else waited
+
+    def close(self) -> None:
+        """Let go of the pidfds."""
+        os.close(self.monitor)
+        os.close(self.program)
+
+
+def spawn(
+    place: Inside, command: Sequence[str], *, mark: str, log: Path, stdin_open: bool = False
+) -> Process:
+    """Start a container's program, confined, in the namespaces of `place`; output goes to `log`.
+
+    Blocks for some milliseconds, until bubblewrap has forked the program. To be called in a thread of its
+    own kind (it visits the namespaces), never in one that another caller may be using. With `stdin_open`
+    standard input never ends (`stdin: true`); otherwise it is empty. Raises CannotRun, HostError
+    (bubblewrap missing or refused), KernelError (the sandbox is gone).
+    """
+    env = {"PATH": PATH, "HOME": "/root", **place.env}
+    find(command[0], env["PATH"], place.workdir or "/")
+    tool = _tool("bwrap", "bubblewrap")
+    log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with ExitStack() as stack:
+
+        def kept(fd: int) -> int:
+            stack.callback(os.close, fd)
+            return fd
+
+        output = kept(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        truncate = os.O_WRONLY | os.O_TRUNC | os.O_CREAT | os.O_CLOEXEC
+        status = kept(os.open(_status(log), truncate, 0o600))
+        told, tell = os.pipe2(os.O_CLOEXEC)  # bubblewrap tells that it has forked the program
+        gate, opener = os.pipe2(os.O_CLOEXEC)  # the program waits until we have got hold of it
+        with_child = stack.enter_context(ExitStack())  # what the child alone shall hold from then on
+        for fd in (tell, gate):
+            with_child.callback(os.close, fd)
+        with_us = stack.enter_context(ExitStack())
+        for fd in (told, opener):
+            with_us.callback(os.close, fd)
+        files = {path: kept(_memory(text)) for path, text in place.files.items()}
+        words = bubblewrap(
+            files,
+            lead=True,
+            status=["--info-fd", str(tell), "--json-status-fd", str(status), "--block-fd", str(gate)],
+        )
+        words += ["--chdir", place.workdir or "/", "--clearenv"]
+        for name, value in env.items():
+            words += ["--setenv", name, value]
+        arguments = kept(_memory("\0".join(words)))
+        source = _endless() if stdin_open else (os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC),)
+        fds = [output, status, tell, gate, arguments, *files.values(), *map(kept, source)]
+        actions: list[tuple[int, int, int]] = [(os.POSIX_SPAWN_DUP2, fd, fd) for fd in fds]
+        actions += [(os.POSIX_SPAWN_DUP2, source[0], 0)]
+        actions += [(os.POSIX_SPAWN_DUP2, output, target) for target in (1, 2)]
+        try:
+            with _within(place):
+                pid = os.posix_spawn(
+                    "/bin/sh",
+                    ["sh", "-c", MOUNTS, "sh", tool, "--args", str(arguments), "--", *command],
+                    {MARK: mark, LOG: os.fspath(log)},
+                    file_actions=actions,
+                    setsid=True,
+                    setsigmask=(),
+                    setsigdef=(signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ),
+                )
+        except OSError as error:
+            raise KernelError(error.errno or 0, f"nsenter -t {place.pid} bwrap ...", mark) from error
+        with_child.close()
+        program = _only_child(pid) if os.read(told, 4096) else 0
+        if program:
+            return Process(mark, pid, program, os.pidfd_open(pid), os.pidfd_open(program), log)
+    os.waitpid(pid, 0)
+    lines = log.read_text(errors="replace").strip().splitlines()
+    raise HostError(f"bubblewrap refused to start {mark}: {lines[-1] if lines else 'no message'}")
+
+
+def running(proc: str = "/proc") -> dict[str, Process]:
+    """The containers that run, by mark: found by their monitors' environment. For a new control plane,
+    whose /proc must be `proc`."""
+    found = {}
+    for entry in os.scandir(proc):
+        if not entry.name.isdecimal():
+            continue
+        with suppress(OSError):
+            if Path(entry.path, "comm").read_bytes() != b"bwrap\n":
+                continue
+            words = Path(entry.path, "environ").read_bytes().decode(errors="replace").split("\0")
+            env = dict(word.partition("=")[::2] for word in words)
+            program = _only_child(int(entry.name)) if MARK in env else 0
+            if program:
+                pid = int(entry.name)
+                fds = os.pidfd_open(pid), os.pidfd_open(program)
+                found[env[MARK]] = Process(env[MARK], pid, program, *fds, Path(env.get(LOG, os.devnull)))
+    return found
+
+
+def find(program: str, path: str = PATH, workdir: str = "/") -> str:
+    """Where `program` is, searched as execvp(3) does. Raises CannotRun in a container runtime's words."""
+    if "/" in program:
+        full = os.path.join(workdir, program)
+        if not os.path.isfile(full):
+            raise CannotRun(127, f'exec: "{program}": stat {program}: no such file or directory')
+        if not os.access(full, os.X_OK):
+            raise CannotRun(126, f'exec: "{program}": permission denied')
+        return full
+    found = shutil.which(program, path=path)
+    if found is None:
+        raise CannotRun(127, f'exec: "{program}": executable file not found in $PATH')
+    return found
+
+
+# --- beside the containers ---------------------------------------------------------------------------
+
+
+@contextmanager
+def entering(place: Inside, command: Sequence[str]) -> Iterator[tuple[list[str], list[int]]]:
+    """The command line that runs `command` in `place`, and the file descriptors it must inherit.
+
+    Everything is done by programs every host has (nsenter, unshare, setpriv, env), so it works from any
+    process, with threads or without. The last of them, env, gives the exit codes 126 and 127.
+    """
+    words = [_tool("nsenter", "util-linux")]
+    words += [
+        f"--{option}={place.namespace(kind)}"
+        for option, kind in (
+            ("mount", "mnt"),
+            ("uts", "uts"),
+            ("ipc", "ipc"),
+            ("net", "net"),
+            ("pid", "pid"),
+        )
+    ]
+    env = {"PATH": PATH, "HOME": "/root", **place.env}
+    run = ["env", "--default-signal=INT,QUIT"]
+    if place.confined:
+        run += ["-i", "-C", place.workdir or "/", *(f"{name}={value}" for name, value in env.items())]
+    elif os.path.isdir(place.workdir):
+        run += ["-C", place.workdir]
+    with ExitStack() as stack:
+        fds = []
+        if place.container:
+            words += SETPRIV
+        else:
+            words += ["unshare", "--mount", "--propagation=slave", "sh", "-c", MOUNTS, "sh"]
+        if place.confined and not place.container:
+            files = {}
+            for path, text in place.files.items():
+                files[path] = _memory(text)
+                stack.callback(os.close, files[path])
+            fds = list(files.values())
+            words += [_tool("bwrap", "bubblewrap"), *bubblewrap(files, lead=False), "--"]
+        yield [*words, *run, *command], fds
+
+
+def foreground(place: Inside, command: Sequence[str]) -> int:
+    """Run `command` in `place` on our own terminal and return its exit code.
+
+    The terminal, the process group and with them job control and window size are simply inherited. What
+    is typed (Ctrl-C) reaches the command from the terminal, so we only have to survive it.
+    """
+    ignored = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGQUIT)}
+    try:
+        with entering(place, command) as (words, fds), subprocess.Popen(words, pass_fds=fds) as child:
+            code = child.wait()
+    finally:
+        for number, handler in ignored.items():
+            signal.signal(number, handler)
+    return code if code >= 0 else 128 - code
+
+
+async def execute(place: Inside, command: Sequence[str], *, timeout: float) -> tuple[int, bytes]:  # noqa: ASYNC109
+    """Run `command` in `place` (an exec probe) and return its exit code and output (both streams, at
+    most 10 KiB). Raises TimeoutError after `timeout` seconds; the command is then ended."""
+    with entering(place, command) as (words, fds):
+        child = await asyncio.create_subprocess_exec(
+            *words,
+            pass_fds=fds,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+    try:
+        async with asyncio.timeout(timeout):
+            output, _ = await child.communicate()
+    except TimeoutError:
+        _end(child.pid)
+        await child.wait()
+        raise
+    code = child.returncode or 0
+    return (code if code >= 0 else 128 - code), output[:10240]
+
+
+# --- parts --------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _within(place: Inside) -> Iterator[None]:
+    """This thread in the pod's namespaces, and in a mount namespace that nobody else has."""
+    with ExitStack() as stack:
+        for kind in KINDS:
+            stack.enter_context(namespaces.inside(place.namespace(kind), kind))
+        home = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        stack.callback(os.close, home)
+        namespaces.unshare(CLONE_NEWNS)
+        stack.callback(namespaces.setns, home, CLONE_NEWNS)
+        namespaces.mount("none", "/", "none", MS_REC | MS_SLAVE)
+        yield
+
+
+def _end(pid: int) -> None:
+    """Kill a process and its descendants."""
+    for child in _children(pid):
+        _end(child)
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_bytes().split()]
+    except OSError:
+        return []
+
+
+def _only_child(pid: int) -> int:
+    children = _children(pid)
+    return children[0] if children else 0
+
+
+def _status(log: Path) -> Path:
+    return log.with_suffix(".status")
+
+
+def _memory(text: str) -> int:
+    """A file in memory, read from its beginning."""
+    fd = os.memfd_create("nsk8s", os.MFD_CLOEXEC)
+    with open(fd, "wb", closefd=False) as file:
+        file.write(text.encode(errors="surrogateescape"))
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
+def _endless() -> tuple[int, int]:
+    """A pipe whose reader holds its writing end as well: it never ends."""
+    return os.pipe2(os.O_CLOEXEC)
+
+
+def _tool(name: str, package: str) -> str:
+    found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:{PATH}")
+    if found is None:
+        raise HostError(
+            f"{name} is not installed", hint=f"apt install {package} (or your system's word for it)"
+        )
+    return found

@@ -1,0 +1,238 @@
+"""Containers' processes, confined by the real bubblewrap in real namespaces."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nsk8s.errors import KernelError
+from nsk8s.kernel.processes import CannotRun, Inside, Process, execute, running, spawn
+from tests.netns.sandboxes import sandbox
+
+pytestmark = pytest.mark.netns
+
+DEADLINE = 10.0
+
+
+@pytest.fixture(scope="module")
+def pod() -> Iterator[int]:
+    with sandbox("web-1") as pid:
+        yield pid
+
+
+def ended(process: Process) -> int | None:
+    assert select.select([process.monitor], [], [], DEADLINE)[0], f"{process.mark} still runs"
+    code = process.exit_code()
+    process.close()
+    return code
+
+
+def shell(pod: int, tmp_path: Path, script: str, place: Inside | None = None) -> tuple[int | None, str]:
+    log = tmp_path / "logs" / "c.0.log"
+    process = spawn(place or Inside(pod), ["sh", "-c", script], mark="uid/c/0", log=log)
+    return ended(process), log.read_text()
+
+
+@pytest.mark.parametrize("code", [0, 1, 42, 127])
+def test_the_exit_code_is_the_programs(pod: int, tmp_path: Path, code: int) -> None:
+    assert shell(pod, tmp_path, f"exit {code}") == (code, "")
+
+
+def test_a_signal_is_128_and_its_number(pod: int, tmp_path: Path) -> None:
+    process = spawn(Inside(pod), ["sleep", "1000"], mark="uid/c/0", log=tmp_path / "c.0.log")
+    assert process.signal(signal.SIGKILL)
+    assert ended(process) == 137
+
+
+def test_a_program_that_traps_sigterm_ends_as_it_wants(pod: int, tmp_path: Path) -> None:
+    log = tmp_path / "c.0.log"
+    script = "trap 'echo bye; exit 3' TERM; echo ready; while :; do sleep 0.05; done"
+    process = spawn(Inside(pod), ["sh", "-c", script], mark="uid/c/0", log=log)
+    watch = subprocess.Popen(
+        ["tail", "-F", "-n", "+1", log], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    with watch:
+        assert watch.stdout is not None
+        assert watch.stdout.readline() == b"ready\n"
+        process.signal(signal.SIGTERM)
+        assert ended(process) == 3
+        watch.terminate()
+    assert log.read_text() == "ready\nbye\n"
+
+
+def test_what_cannot_be_run_is_said_before(pod: int, tmp_path: Path) -> None:
+    for command, code in ((["no-such-program"], 127), (["/etc/passwd"], 126), (["./x"], 127)):
+        with pytest.raises(CannotRun) as refused:
+            spawn(Inside(pod), command, mark="uid/c/0", log=tmp_path / "c.0.log")
+        assert refused.value.code == code
+        assert command[0] in refused.value.message
+
+
+def test_a_sandbox_that_is_gone(tmp_path: Path) -> None:
+    with pytest.raises(KernelError, match="uid/c/0"):
+        spawn(Inside(2**22 + 1), ["true"], mark="uid/c/0", log=tmp_path / "c.0.log")
+
+
+def test_env_workdir_and_files_are_the_pods(pod: int, tmp_path: Path) -> None:
+    place = Inside(
+        pod,
+        env={"GREETING": "hello world\n$x", "PATH": "/usr/bin:/bin"},
+        workdir="/usr/share",
+        files={
+            "/etc/hosts": "10.244.1.2 web-1\n",
+            "/etc/hostname": "web-1\n",
+            "/etc/resolv.conf": "nameserver 10.96.0.10\n",
+        },
+    )
+    code, text = shell(
+        pod,
+        tmp_path,
+        'pwd; echo "$GREETING"; hostname; cd /etc; cat hostname hosts resolv.conf; cd -; env | wc -l; echo $$',
+        place,
+    )
+    assert code == 0
+    assert text.splitlines() == [
+        "/usr/share",
+        "hello world",
+        "$x",
+        "web-1",
+        "web-1",
+        "10.244.1.2 web-1",
+        "nameserver 10.96.0.10",
+        "/usr/share",
+        "6",  # GREETING (two lines), HOME, OLDPWD, PATH, PWD
+        "1",
+    ]
+
+
+def test_it_cannot_change_the_host(pod: int, tmp_path: Path) -> None:
+    # Only opened for writing, never written: a hole must not cost the host anything.
+    script = """
+import os
+for path in PATHS:
+    try:
+        os.close(os.open(path, os.O_WRONLY)); print("writable", path)
+    except OSError: pass
+for path in ("/", "/etc", "/usr", "/root", "/home", "/var/lib", "/sys", "/proc"):
+    try:
+        os.mkdir(path + "/new"); print("made", path)
+    except OSError: pass
+for path in ("/tmp/x", "/run/x", "/var/log/x", "/var/tmp/x", "/dev/shm/x"):
+    os.mkdir(path)
+for disk in ("/dev/kmsg", "/dev/mem", "/dev/sda", "/dev/vda"):
+    if os.path.exists(disk): print("sees", disk)
+try:
+    os.mknod("/tmp/disk", 0o600 | 0o060000, os.makedev(254, 0)); print("made a device")
+except OSError: pass
+print("done")
+"""
+    with open("/proc/self/mounts") as mounts:
+        writable = [line.split()[1] for line in mounts if line.split()[2] in ("cgroup", "cgroup2")]
+    paths = [
+        *("/etc/passwd", "/etc/resolv.conf", "/proc/sys/kernel/printk", "/proc/sys/vm/drop_caches"),
+        *("/proc/sys/net/ipv4/ip_forward", "/proc/sysrq-trigger", "/proc/irq/default_smp_affinity"),
+        *("/sys/kernel/mm/transparent_hugepage/enabled", "/proc/sys/kernel/core_pattern"),
+        *(f"{path}/cgroup.procs" for path in writable),
+    ]
+    log = tmp_path / "c.0.log"
+    python = script.replace("PATHS", repr(paths))
+    process = spawn(Inside(pod), ["/usr/bin/python3", "-c", python], mark="uid/c/0", log=log)
+    assert (ended(process), log.read_text()) == (0, "done\n")
+    assert not any(Path(directory, "x").exists() for directory in ("/tmp", "/run", "/var/log", "/var/tmp"))
+
+
+def test_it_has_dockers_capabilities_but_mknod(pod: int, tmp_path: Path) -> None:
+    _, text = shell(
+        pod, tmp_path, "grep -E 'Cap(Prm|Eff)' /proc/self/status; grep NoNewPrivs /proc/self/status"
+    )
+    expected = 0xA80425FB & ~(1 << 27)  # what `docker run` shows, without CAP_MKNOD
+    assert [line.split()[1] for line in text.splitlines()] == [f"{expected:016x}", f"{expected:016x}", "1"]
+
+
+def test_it_sees_neither_other_processes_nor_the_monitor(pod: int, tmp_path: Path) -> None:
+    _, text = shell(pod, tmp_path, "echo /proc/[0-9]*")
+    assert text == "/proc/1\n"
+
+
+def test_its_sysfs_shows_the_pods_links(pod: int, tmp_path: Path) -> None:
+    _, text = shell(pod, tmp_path, "ls /sys/class/net")
+    assert text == "lo\n"
+
+
+def test_sockets_of_the_host_are_out_of_reach(pod: int, tmp_path: Path) -> None:
+    directory = Path("/var/lib/nsk8s-test-socket")  # outside the private directories
+    directory.mkdir()
+    try:
+        with socket.socket(socket.AF_UNIX) as engine:
+            engine.bind(os.fspath(directory / "engine.sock"))
+            engine.listen()
+            script = f"import socket; socket.socket(socket.AF_UNIX).connect('{directory}/engine.sock')"
+            process = spawn(
+                Inside(pod), ["/usr/bin/python3", "-c", script], mark="uid/c/0", log=tmp_path / "c.0.log"
+            )
+            assert ended(process) == 1
+            assert "ConnectionRefusedError" in (tmp_path / "c.0.log").read_text()
+    finally:
+        (directory / "engine.sock").unlink(missing_ok=True)
+        directory.rmdir()
+
+
+def test_a_new_control_plane_finds_it_and_learns_its_exit_code(pod: int, tmp_path: Path) -> None:
+    # Spawned by a process that ends at once, so it is nobody's child here.
+    log = tmp_path / "c.0.log"
+    starter = f"""
+from pathlib import Path
+from nsk8s.kernel.processes import Inside, spawn
+command = ["sh", "-c", "read line; exit 5"]
+spawn(Inside({pod}), command, mark="adopted/c/0", log=Path({str(log)!r}), stdin_open=True)
+"""
+    subprocess.run([sys.executable, "-c", starter], check=True, cwd=Path(__file__).parents[2])
+    process = running()["adopted/c/0"]
+    assert process.log == log
+    assert not select.select([process.monitor], [], [], 0)[0]
+    Path(f"/proc/{process.program_pid}/fd/0").write_text("\n")  # the line it reads
+    assert ended(process) == 5
+    assert "adopted/c/0" not in running()
+
+
+def test_it_ends_with_its_sandbox(tmp_path: Path) -> None:
+    with sandbox() as pid:
+        process = spawn(Inside(pid), ["sleep", "1000"], mark="uid/c/0", log=tmp_path / "c.0.log")
+    assert ended(process) == 137
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_execute(pod: int, tmp_path: Path, beside: bool) -> None:
+    script = "echo mine > /tmp/mine; echo up; exec sleep 1000"
+    log = tmp_path / "c.0.log"
+    process = spawn(Inside(pod), ["sh", "-c", script], mark="uid/c/0", log=log)
+    while not log.read_text():
+        assert not select.select([process.monitor], [], [], 0.01)[0]
+    place = Inside(pod, container=process.program_pid if beside else 0, env={"WHO": "me"}, workdir="/usr")
+    try:
+        code, output = asyncio.run(
+            execute(
+                place, ["sh", "-c", "cat /tmp/mine; echo $WHO $(pwd) $(hostname); exit 9"], timeout=DEADLINE
+            )
+        )
+        seen = output.decode().splitlines()
+        assert (code, seen[-1]) == (9, "me /usr web-1")
+        assert ("mine" in seen) is beside
+        code, output = asyncio.run(execute(place, ["no-such-program"], timeout=DEADLINE))
+        assert code == 127
+        caps = asyncio.run(execute(place, ["grep", "CapEff", "/proc/self/status"], timeout=DEADLINE))[1]
+        assert int(caps.split()[1], 16) == 0xA80425FB & ~(1 << 27)
+        with pytest.raises(TimeoutError):
+            asyncio.run(execute(place, ["sleep", "1000"], timeout=0.2))
+    finally:
+        process.signal(signal.SIGKILL)
+        ended(process)
