@@ -1,0 +1,287 @@
+"""One call of `Machine.apply`: operations grouped by namespace, each group in one send.
+
+A new namespace is made, wired and held in one go while the thread stands in it. What the kernel refuses
+is tried once more at the end, for two reasons it may have had are gone then: an interface that another group
+made later, and a leftover end of a veth pair whose namespace the kernel had not finished taking down.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from nsk8s.errors import KernelError
+from nsk8s.kernel import iptables, namespaces, rtnetlink, sysctl
+from nsk8s.kernel.namespaces import CLONE_NEWNET
+from nsk8s.kernel.netlink import Netlink, Refusal
+from nsk8s.kernel.observation import devices
+from nsk8s.kernel.sandboxes import Sandboxes
+from nsk8s.linux.values import (
+    Address,
+    FdbEntry,
+    Link,
+    Namespace,
+    Neighbour,
+    Op,
+    Restore,
+    Route,
+    Sysctl,
+    VethPair,
+)
+
+_GONE = {errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL}
+"""What the kernel says when that which is to be deleted is not there: no failure."""
+
+_IPV6_MIN_MTU = 1280  # below, an interface has no IPv6 and refuses its settings (RFC 8200)
+_BEFORE_UP = (Namespace, Sysctl, Link, VethPair, Address)
+
+
+class Failed(NamedTuple):
+    """An operation that was not carried out, and why."""
+
+    op: Op
+    refusal: Refusal
+
+
+class _Devices:
+    """The interfaces of one namespace: name -> ifindex, and the numbers that are free."""
+
+    def __init__(self, names: Mapping[str, int]) -> None:
+        self.names = dict(names)
+        self._used = set(names.values())
+        self._last = max(self._used, default=0)
+
+    def __getitem__(self, name: str) -> int:
+        return self.names[name]
+
+    def pop(self, name: str) -> int:
+        """Forget an interface; 0 if it is not there."""
+        return self.names.pop(name, 0)
+
+    def add(self, link: Link) -> int:
+        """The number for a new interface: the one asked for, or else one that is free."""
+        index = link.index
+        if not index or index in self._used:
+            index = self._last + 1
+        self._last = max(self._last, index)
+        self._used.add(index)
+        self.names[link.name] = index
+        return index
+
+
+class Batch:
+    """The state of one call: open namespaces and known interfaces. Use once, then `close`."""
+
+    def __init__(self, sandboxes: Sandboxes, tags: Mapping[str, str]) -> None:
+        self._sandboxes = sandboxes
+        self._tags = tags
+        self._ipv6 = os.path.exists("/proc/sys/net/ipv6")
+        self._netns: dict[str, int] = {}
+        self._devices: dict[str, _Devices] = {}
+        self._fresh: Mapping[str, int] | None = None  # what the kernel puts into every new namespace
+        self._later: dict[str, list[tuple[Op, bytes]]] = {}
+
+    def close(self) -> None:
+        """Come home and let all namespaces go."""
+        self._sandboxes.home.back()
+        for fd in self._netns.values():
+            os.close(fd)
+        self._netns.clear()
+
+    def run(self, ops: Sequence[Op]) -> tuple[list[Failed], list[KernelError]]:
+        """Carry out all it can. Returns the operations refused, and the restores that failed."""
+        self._sandboxes.remove(op.namespace for op in ops if _is(op, "delete", Namespace))
+        wiring = [op for op in ops if not isinstance(op.value, Restore) and not _is(op, "delete", Namespace)]
+        failed = self._pass(wiring)
+        if failed:
+            self._devices.clear()
+            for op, refusal in failed:
+                if isinstance(op.value, VethPair) and refusal.errno == errno.EEXIST:
+                    self._clear(op.namespace, op.value)
+            failed = self._pass([one.op for one in failed])
+        self._sandboxes.home.back()
+        scripts: dict[str, str] = {}
+        for op in ops:
+            if isinstance(op.value, Restore):
+                scripts[op.namespace] = scripts.get(op.namespace, "") + op.value.script
+        return failed, iptables.restore(scripts, self._sandboxes.enter)
+
+    def _pass(self, ops: Iterable[Op]) -> list[Failed]:
+        groups: dict[str, list[Op]] = {}
+        for op in ops:
+            groups.setdefault(op.namespace, []).append(op)
+        failed: list[Failed] = []
+        for name, group in groups.items():
+            try:
+                failed += self._group(name, group)
+            except OSError as error:
+                refusal = Refusal(error.errno or errno.EIO, error.strerror or str(error))
+                failed += [Failed(op, refusal) for op in group]
+                self._sandboxes.home.back("pid")  # if a new one was made, nothing holds it
+        later, self._later = self._later, {}
+        for name, messages in later.items():
+            self._enter(name)
+            with Netlink() as netlink:
+                ops_there = [op for op, _ in messages]
+                refused = netlink.send(message for _, message in messages)
+                failed += [Failed(ops_there[number], why) for number, why in refused.items()]
+        return failed
+
+    def _group(self, name: str, ops: list[Op]) -> list[Failed]:
+        """All operations of one namespace; makes it first if they say so."""
+        for op in ops:
+            if isinstance(op.value, VethPair):
+                self._known(_outer_namespace(op.value))
+        first = ops[0].value
+        new = isinstance(first, Namespace) and name not in self._sandboxes
+        if new and isinstance(first, Namespace):
+            self._create(name, first)
+        else:
+            self._known(name)
+            self._enter(name)
+        failed: list[Failed] = []
+        with Netlink() as netlink:
+            if new:
+                if self._fresh is None:
+                    self._fresh = devices(netlink)
+                self._devices[name] = _Devices(self._fresh)
+            refused = netlink.send(self._messages(name, ops, failed, new=new))
+        if new:
+            self._sandboxes.hold(name, self._tags.get(name, ""))
+        for number, refusal in refused.items():
+            op = ops[number]
+            if not (op.verb == "delete" and refusal.errno in _GONE):
+                failed.append(Failed(op, refusal))
+        return failed
+
+    def _create(self, name: str, value: Namespace) -> None:
+        contained = bool(self._tags.get(name))
+        self._sandboxes.unshare(value.hostname, processes=contained)
+        if not contained and self._ipv6:
+            # Bridge ports come up at once: without this each would announce an IPv6 link-local address.
+            sysctl.write("net.ipv6.conf.default.disable_ipv6", "1")
+
+    def _messages(self, name: str, ops: list[Op], failed: list[Failed], *, new: bool) -> Iterator[bytes]:
+        """The requests for a group; the sequence number of each is its operation's place in `ops`.
+
+        Interfaces made here go up only after their addresses are there, so that arp_notify has something
+        to announce, and before anything that needs them up.
+        """
+        ups: list[bytes] = []
+        if new:
+            yield rtnetlink.up(0, 1)  # lo
+        for number, op in enumerate(ops):
+            if ups and not isinstance(op.value, _BEFORE_UP):
+                yield from ups
+                ups = []
+            try:
+                yield from self._encode(name, number, op, ups)
+            except KeyError as missing:
+                if op.verb != "delete":
+                    failed.append(Failed(op, Refusal(errno.ENODEV, f"no interface {missing.args[0]}")))
+            except ValueError as error:
+                failed.append(Failed(op, Refusal(errno.EINVAL, str(error))))
+            except OSError as error:
+                failed.append(Failed(op, Refusal(error.errno or errno.EIO, error.strerror or "")))
+        yield from ups
+
+    def _encode(self, name: str, number: int, op: Op, ups: list[bytes]) -> Iterator[bytes]:
+        """The requests for one operation. Raises KeyError for an interface that is not there."""
+        known = self._devices[name]
+        delete = op.verb == "delete"
+        match op.value:
+            case Namespace(hostname=hostname):
+                if op.verb == "change":
+                    self._sandboxes.rename(name, hostname)
+            case Sysctl(key, value):
+                if not delete:  # a deleted intention leaves the value: nobody knows what it was before
+                    sysctl.write(key, value)
+            case Link() | VethPair() if delete:
+                link = op.value if isinstance(op.value, Link) else op.value.inner
+                if index := known.pop(link.name):
+                    yield rtnetlink.delete_link(number, index)
+            case VethPair():
+                yield from self._add_veth(name, number, op, op.value, ups)
+            case Link() if op.verb == "change":
+                link, index = op.value, known[op.value.name]
+                master = known[link.master] if link.master else 0
+                yield from rtnetlink.change_link(number, link, index, master, ipv6=self._has_ipv6(link))
+            case Link():
+                link = op.value
+                lower = known[link.vxlan.dev] if link.vxlan else 0
+                master = known[link.master] if link.master else 0
+                index = known.add(link)
+                yield rtnetlink.add_link(number, link, index, master, lower)
+                yield from self._before_up(number, link, index, ups)
+            case Address():
+                yield rtnetlink.address(number, op.value, known[op.value.dev], delete=delete)
+            case Route():
+                yield rtnetlink.route(number, op.value, known[op.value.dev], delete=delete)
+            case Neighbour():
+                yield rtnetlink.neighbour(number, op.value, known[op.value.dev], delete=delete)
+            case FdbEntry():
+                yield rtnetlink.fdb(number, op.value, known[op.value.dev], delete=delete)
+
+    def _add_veth(self, name: str, number: int, op: Op, pair: VethPair, ups: list[bytes]) -> Iterator[bytes]:
+        there = _outer_namespace(pair)
+        outside = self._devices[there]
+        master = outside[pair.outer.master] if pair.outer.master else 0
+        inner = self._devices[name].add(pair.inner)
+        outer = outside.add(pair.outer)
+        netns = -1 if there == name else self._open(there)
+        yield rtnetlink.add_veth(number, pair, inner, outer, master, netns)
+        yield from self._before_up(number, pair.inner, inner, ups)
+        later = self._later.setdefault(there, [])
+        # IPv6 is off by default where outer ends are; what is left is rarely anything at all
+        for message in rtnetlink.configure(len(later), pair.outer, outer, ipv6=False):
+            later.append((op, message))
+        if pair.outer.up and pair.outer.conf:
+            later.append((op, rtnetlink.up(len(later), outer)))
+
+    def _before_up(self, number: int, link: Link, index: int, ups: list[bytes]) -> Iterator[bytes]:
+        yield from rtnetlink.configure(number, link, index, ipv6=self._has_ipv6(link))
+        if link.up:
+            ups.append(rtnetlink.up(number, index))
+
+    def _has_ipv6(self, link: Link) -> bool:
+        return self._ipv6 and link.mtu >= _IPV6_MIN_MTU
+
+    def _clear(self, name: str, pair: VethPair) -> None:
+        """Remove what stands in the way of a pair, either end of it."""
+        for there, link in ((_outer_namespace(pair), pair.outer), (name, pair.inner)):
+            index = self._known(there).pop(link.name)
+            if index:
+                self._enter(there)
+                with Netlink() as netlink:
+                    netlink.send([rtnetlink.delete_link(0, index)])  # refused: it went by itself
+
+    def _known(self, name: str) -> _Devices:
+        """The interfaces of an existing namespace. Leaves the thread somewhere."""
+        if name not in self._devices:
+            self._enter(name)
+            with Netlink() as netlink:
+                self._devices[name] = _Devices(devices(netlink))
+        return self._devices[name]
+
+    def _enter(self, name: str) -> None:
+        if name:
+            namespaces.setns(self._open(name), CLONE_NEWNET)
+        else:
+            self._sandboxes.home.back("net")
+
+    def _open(self, name: str) -> int:
+        if name not in self._netns:
+            self._netns[name] = self._sandboxes.open(name)
+        return self._netns[name]
+
+
+def _is(op: Op, verb: str, kind: type) -> bool:
+    return op.verb == verb and isinstance(op.value, kind)
+
+
+def _outer_namespace(pair: VethPair) -> str:
+    if pair.inner.peer is None:
+        raise ValueError(f"veth {pair.inner.name} does not name its peer")
+    return pair.inner.peer.namespace

@@ -1,0 +1,68 @@
+"""Forgetting UDP flows to backends that serve no more.
+
+UDP has no end of connection: a client that keeps its source port keeps its connection tracking entry, and
+with it the old destination of a DNAT rule. kube-proxy deletes such entries when UDP endpoints change
+(pkg/proxy/conntrack/cleanup.go since 1.32, KEP-4963): those whose original destination is a frontend
+and whose reply does not come from one of its serving backends. A frontend without any backend is
+left alone, so that flows come free when the first one appears. TCP is never touched.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Set
+
+from nsk8s.kernel.netlink import NETLINK_NETFILTER, Netlink, attr, attributes, message
+
+Endpoint = tuple[str, int]
+Frontends = Mapping[tuple[str | None, int], Set[Endpoint]]
+"""(address, port) -> its serving backends; the address is None for a port on any address (nodePort)."""
+
+_GET, _DELETE = (1 << 8) | 1, (1 << 8) | 2  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_*
+_CTA_TUPLE_ORIG, _CTA_TUPLE_REPLY, _CTA_ID, _CTA_ZONE = 1, 2, 12, 18
+_CTA_TUPLE_IP, _CTA_TUPLE_PROTO = 1, 2
+_CTA_IP_V4_SRC, _CTA_IP_V4_DST = 1, 2
+_CTA_PROTO_NUM, _CTA_PROTO_SRC_PORT, _CTA_PROTO_DST_PORT = 1, 2, 3
+_NESTED = 0x8000
+_IPV4 = struct.pack("=BBH", socket.AF_INET, 0, 0)  # struct nfgenmsg
+
+
+def forget_udp(frontends: Frontends) -> int:
+    """Delete the stale entries of the calling thread's namespace; returns how many there were.
+
+    Raises OSError if the kernel refuses.
+    """
+    if not frontends:
+        return 0
+    with Netlink(NETLINK_NETFILTER) as netlink:
+        doomed = list(stale(netlink.dump(_GET, _IPV4), frontends))
+        refused = netlink.send(message(_DELETE, 0, n, _IPV4 + body) for n, body in enumerate(doomed))
+    for refusal in refused.values():
+        if refusal.errno != errno.ENOENT:  # it timed out meanwhile
+            raise OSError(refusal.errno, refusal.reason or "conntrack entry not deleted")
+    return len(doomed)
+
+
+def stale(entries: Iterable[bytes], frontends: Frontends) -> Iterator[bytes]:
+    """Of dumped entries the stale ones, each as the attributes that name it to the kernel."""
+    for entry in entries:
+        fields = attributes(entry, 4)
+        source = _endpoint(fields.get(_CTA_TUPLE_REPLY, b""), _CTA_IP_V4_SRC, _CTA_PROTO_SRC_PORT)
+        target = _endpoint(fields.get(_CTA_TUPLE_ORIG, b""), _CTA_IP_V4_DST, _CTA_PROTO_DST_PORT)
+        if source is None or target is None:
+            continue
+        backends = frontends.get(target) or frontends.get((None, target[1]))
+        if backends and source not in backends:
+            name = attr(_CTA_TUPLE_ORIG | _NESTED, fields[_CTA_TUPLE_ORIG]) + attr(_CTA_ID, fields[_CTA_ID])
+            yield name + (attr(_CTA_ZONE, fields[_CTA_ZONE]) if _CTA_ZONE in fields else b"")
+
+
+def _endpoint(data: bytes, address: int, port: int) -> Endpoint | None:
+    """One end of a tuple; None if it is not UDP over IPv4."""
+    parts = attributes(data)
+    ip, protocol = attributes(parts.get(_CTA_TUPLE_IP, b"")), attributes(parts.get(_CTA_TUPLE_PROTO, b""))
+    if protocol.get(_CTA_PROTO_NUM) != bytes((socket.IPPROTO_UDP,)) or address not in ip:
+        return None
+    return socket.inet_ntoa(ip[address]), int.from_bytes(protocol[port], "big")

@@ -1,0 +1,185 @@
+"""The machine: the one object through which a cluster's kernel state is changed and read.
+
+`apply` carries out operations in bulk, `observe` reads namespaces back as values, `generation` says at
+constant cost whether anybody has touched a rule. All is blocking, for one thread, inside the holder's PID and
+mount namespaces (`Holder.join`, then fork); pids are meant as they count in there.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from types import MappingProxyType
+
+from nsk8s.errors import HostError, KernelError
+from nsk8s.kernel import conntrack, iptables, observation, sysctl
+from nsk8s.kernel.batch import Batch, Failed
+from nsk8s.kernel.holder import Holder
+from nsk8s.kernel.netlink import Netlink
+from nsk8s.kernel.sandboxes import Sandbox, Sandboxes
+from nsk8s.linux import iptables as rules
+from nsk8s.linux.text import commands
+from nsk8s.linux.values import Namespace, NamespaceState, Op, Sysctl
+from nsk8s.paths import ClusterPaths
+
+__all__ = ["KernelErrors", "Machine", "Sandbox"]
+
+_NONE: Mapping[str, str] = MappingProxyType({})
+_NO_KEYS: Mapping[str, Iterable[str]] = MappingProxyType({})
+
+_HINTS = {
+    errno.ENOSPC: "a limit on namespaces is reached: sysctl user.max_net_namespaces",
+    errno.EXFULL: "a Linux bridge has at most 1023 ports: spread the pods over more nodes",
+    errno.EOPNOTSUPP: "this kernel lacks the feature: nsk8s doctor",
+    errno.EPERM: "run this as root",
+}
+
+
+class KernelErrors(KernelError):
+    """Several operations were refused: `errors` has them all; itself it is the first."""
+
+    def __init__(self, errors: Sequence[KernelError]) -> None:
+        first = errors[0]
+        super().__init__(first.errno, first.command, first.namespace, hint=first.hint)
+        shown = [str(error) for error in errors[:10]]
+        more = [f"and {len(errors) - 10} more"] if len(errors) > 10 else []
+        self.message = "\n".join([*shown, *more])
+        self.hint = ""
+        self.args = (self.message,)
+        self.errors = tuple(errors)
+
+
+class Machine:
+    """The kernel state of one cluster."""
+
+    def __init__(self, paths: ClusterPaths, holder: Holder) -> None:
+        self._prefix = f"{paths.cluster}."
+        try:
+            self._sandboxes = Sandboxes(paths, holder)
+        except OSError as error:
+            raise HostError(f"cannot use this host's namespaces: {error}", hint="run this as root") from error
+
+    def sandboxes(self) -> dict[str, Sandbox]:
+        """What exists now, by name, from the processes themselves; a sandbox whose pause process was
+        killed is not listed any more. Their names in /run/netns are put right on the way."""
+        found = self._sandboxes.find()
+        self._sandboxes.links()
+        return found
+
+    def links(self) -> None:
+        """Make the names in /run/netns agree with the sandboxes."""
+        self._sandboxes.links()
+
+    def apply(
+        self, ops: Sequence[Op], tags: Mapping[str, str] = _NONE, share: Mapping[str, str] = _NONE
+    ) -> None:
+        """Carry out `ops`, grouped by namespace; groups in the order in which namespaces first appear.
+
+        A namespace with a tag gets a PID namespace of its own. `share` names sandboxes to have as well, and
+        the namespace whose network each uses. Does all it can and then raises KernelError for an operation
+        that was refused, KernelErrors for several.
+        """
+        batch = Batch(self._sandboxes, tags)
+        try:
+            failed, errors = batch.run(ops)
+        finally:
+            batch.close()
+        for name, owner in share.items():
+            if name not in self._sandboxes:
+                self.add_shared(name, owner, tags.get(name, ""))
+        errors = [self._error(one) for one in _causes(failed)] + errors
+        if errors:
+            raise errors[0] if len(errors) == 1 else KernelErrors(errors)
+
+    def add_shared(self, name: str, owner: str, tag: str) -> Sandbox:
+        """A sandbox in the network and UTS namespaces of `owner`, with IPC and PID namespaces of its own.
+        Raises KernelError."""
+        try:
+            return self._sandboxes.share(name, owner, tag)
+        except OSError as error:
+            raise _refused(error, f"unshare --ipc --pid for {name}", owner) from error
+
+    def remove(self, names: Iterable[str]) -> None:
+        """End sandboxes, every process in them, and with them their namespaces. Raises Timeout."""
+        self._sandboxes.remove(names)
+
+    def observe(
+        self,
+        names: Iterable[str],
+        own_chains: tuple[str, ...],
+        *,
+        without_rules: Collection[str] = (),
+        sysctls: Mapping[str, Iterable[str]] = _NO_KEYS,
+    ) -> dict[str, NamespaceState]:
+        """What the kernel holds in the given namespaces ("" is the host's own); those that are not there
+        are left out.
+
+        Rules are those of chains whose names begin with one of `own_chains`, and the jumps to them;
+        none are read for `without_rules`. Of sysctls only the keys asked for, by namespace, are read.
+        """
+        found: dict[str, NamespaceState] = {}
+        ruled = []
+        for name in names:
+            try:
+                hostname = self._sandboxes.hostname(name)
+                with self._sandboxes.enter(name), Netlink() as netlink:
+                    state = observation.observe(netlink, name, hostname)
+                    if keys := sysctls.get(name):
+                        state = replace(state, sysctls=frozenset(_sysctls(keys)))
+                    if name not in without_rules and not iptables.untouched():
+                        ruled.append(name)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise _refused(error, "ip link; ip address; ip route; ip neigh; bridge fdb", name) from error
+            found[name] = state
+        for name, text in iptables.save(ruled, self._sandboxes.enter).items():
+            found[name] = replace(found[name], rules=rules.parse(text, own_chains))
+        return found
+
+    def generation(self, name: str) -> int | None:
+        """The number of the rule set of a namespace; any change by anybody makes it another. None where
+        it cannot be known (legacy iptables). Raises KernelError."""
+        try:
+            with self._sandboxes.enter(name):
+                return iptables.generation()
+        except OSError as error:
+            raise _refused(error, "nft list ruleset", name) from error
+
+    def forget_udp(self, name: str, frontends: conntrack.Frontends) -> int:
+        """Delete the namespace's connection tracking entries of UDP flows to backends that serve no more;
+        returns how many. Raises KernelError."""
+        try:
+            with self._sandboxes.enter(name):
+                return conntrack.forget_udp(frontends)
+        except OSError as error:
+            raise _refused(error, "conntrack -D -p udp", name) from error
+
+    def close(self) -> None:
+        """Let go of what keeps the way home open; nothing else ends."""
+        self._sandboxes.home.close()
+
+    def _error(self, failed: Failed) -> KernelError:
+        op, refusal = failed
+        text = commands(op, self._prefix)
+        hint = "; ".join(filter(None, (refusal.reason, _HINTS.get(refusal.errno, ""))))
+        return KernelError(refusal.errno, text[0] if text else repr(op.value), op.namespace, hint=hint)
+
+
+def _causes(failed: Sequence[Failed]) -> list[Failed]:
+    """Without what failed only because its namespace could not be made."""
+    unmade = {one.op.namespace for one in failed if isinstance(one.op.value, Namespace)}
+    return [one for one in failed if isinstance(one.op.value, Namespace) or one.op.namespace not in unmade]
+
+
+def _refused(error: OSError, command: str, namespace: str) -> KernelError:
+    number = error.errno or errno.EIO
+    return KernelError(number, command, namespace, hint=_HINTS.get(number, error.strerror or ""))
+
+
+def _sysctls(keys: Iterable[str]) -> Iterable[Sysctl]:
+    for key in keys:
+        with suppress(FileNotFoundError):
+            yield Sysctl(key, sysctl.read(key))

@@ -1,0 +1,229 @@
+"""Sandboxes: the namespaces that exist, each held by a pause process that can be found again.
+
+A pause process carries the name of its sandbox and a tag in its command line, so that whoever comes
+after a crash finds out what is there by looking at /proc, and nothing has to be written down. On the
+host, every sandbox has a name for ip-netns(8): a symbolic link through the holder's root to a procfs that
+only the holder has mounted, so that a link left over dangles instead of naming a stranger.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from nsk8s.errors import HostError, Timeout
+from nsk8s.kernel import namespaces, pause
+from nsk8s.kernel.holder import Holder
+from nsk8s.kernel.namespaces import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWPID, CLONE_NEWUTS, Home
+from nsk8s.paths import NETNS_DIR, ClusterPaths
+
+TITLE = "nsk8s:pause"
+"""First word of every pause process's command line; the sandbox's name and its tag follow."""
+
+_ENDING = 10.0  # seconds that a killed sandbox may take to end
+_AT_ONCE = 256  # pidfds open at a time; the usual limit is 1024 files
+_NO_STDIO = [(os.POSIX_SPAWN_CLOSE, fd) for fd in (0, 1, 2)]
+
+
+class Sandbox(NamedTuple):
+    """A namespace and what holds it: `pid` is the pause process's, as the holder's PID namespace counts."""
+
+    namespace: str
+    tag: str
+    pid: int
+
+
+class Sandboxes:
+    """The sandboxes of one cluster, by name. For one thread, inside the holder's PID and mount namespaces."""
+
+    def __init__(self, paths: ClusterPaths, holder: Holder) -> None:
+        self.home = Home("net", "uts", "ipc", "pid")
+        self._paths = paths
+        self._target = f"/proc/{holder.pid}/root{paths.proc}"
+        self._found: dict[str, Sandbox] = {}
+        NETNS_DIR.mkdir(parents=True, exist_ok=True)
+        self.find()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._found
+
+    def find(self) -> dict[str, Sandbox]:
+        """Look at the processes again; what ended meanwhile is reaped and not listed any more."""
+        for sandbox in self._found.values():
+            _reap(sandbox.pid)
+        self._found = {}
+        for entry in os.listdir("/proc"):
+            found = _sandbox(int(entry)) if entry.isdecimal() else None
+            if found:
+                self._found[found.namespace] = found
+        return dict(self._found)
+
+    def open(self, name: str) -> int:
+        """A file descriptor of the sandbox's network namespace. Raises FileNotFoundError."""
+        sandbox = self._found.get(name)
+        if sandbox is None:
+            raise FileNotFoundError(2, f"there is no namespace {name}")
+        return os.open(f"/proc/{sandbox.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+    @contextmanager
+    def enter(self, name: str) -> Iterator[None]:
+        """Run the block in the sandbox's network namespace; "" is the host's own."""
+        if name:
+            fd = self.open(name)
+            try:
+                namespaces.setns(fd, CLONE_NEWNET)
+            finally:
+                os.close(fd)
+        try:
+            yield
+        finally:
+            if name:
+                self.home.back("net")
+
+    def hostname(self, name: str) -> str:
+        """The UTS name of a sandbox; empty for the host's own namespace."""
+        if name not in self._found:
+            return ""
+        with namespaces.inside(self._found[name].pid, "uts"):
+            return os.uname().nodename
+
+    def rename(self, name: str, hostname: str) -> None:
+        """Give a sandbox another UTS name."""
+        with namespaces.inside(self._found[name].pid, "uts"):
+            namespaces.sethostname(hostname)
+
+    def unshare(self, hostname: str, *, processes: bool) -> None:
+        """Put the calling thread into new namespaces, for `hold` to hold; with `processes`, the pause
+        process becomes PID 1 of a PID namespace of its own."""
+        namespaces.unshare(CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC | (CLONE_NEWPID if processes else 0))
+        if hostname:
+            namespaces.sethostname(hostname)
+
+    def hold(self, name: str, tag: str) -> Sandbox:
+        """Start a pause process in the namespaces of the calling thread; name it on the host."""
+        path = self._paths.pause
+        try:
+            words = pause.argv(path, TITLE, name, tag)
+            pid = os.posix_spawn(path, words, {}, file_actions=_NO_STDIO, setsid=True)
+        finally:
+            self.home.back("pid")  # the kernel wants it before the next unshare (EINVAL)
+        sandbox = self._found[name] = Sandbox(name, tag, pid)
+        self._link(sandbox)
+        return sandbox
+
+    def share(self, name: str, owner: str, tag: str) -> Sandbox:
+        """A sandbox that has the network and UTS namespaces of `owner`, and its own for IPC and
+        processes. Raises FileNotFoundError without the owner."""
+        if owner not in self._found:
+            raise FileNotFoundError(2, f"there is no namespace {owner}")
+        try:
+            with namespaces.inside(self._found[owner].pid, "net", "uts"):
+                namespaces.unshare(CLONE_NEWIPC | CLONE_NEWPID)
+                return self.hold(name, tag)
+        finally:
+            self.home.back()
+
+    def remove(self, names: Iterable[str]) -> None:
+        """End sandboxes and every process in them; those that are gone already are no error.
+
+        Raises Timeout when one does not end.
+        """
+        doomed = iter([self._found[name] for name in names if name in self._found])
+        while some := list(islice(doomed, _AT_ONCE)):
+            _end(some)
+            for sandbox in some:
+                del self._found[sandbox.namespace]
+                self._unlink(sandbox.namespace)
+
+    def links(self) -> None:
+        """Make the names in /run/netns agree with the sandboxes that exist."""
+        prefix = f"{self._paths.cluster}."
+        there = {entry for entry in os.listdir(NETNS_DIR) if entry.startswith(prefix)}
+        for sandbox in self._found.values():
+            if prefix + sandbox.namespace not in there:
+                self._link(sandbox)
+        for entry in there:
+            if entry.removeprefix(prefix) not in self._found:
+                self._unlink(entry.removeprefix(prefix))
+
+    def _name(self, namespace: str) -> Path:
+        return NETNS_DIR / f"{self._paths.cluster}.{namespace}"
+
+    def _link(self, sandbox: Sandbox) -> None:
+        name, target = self._name(sandbox.namespace), f"{self._target}/{sandbox.pid}/ns/net"
+        try:
+            os.symlink(target, name)
+        except FileExistsError:
+            if not name.is_symlink():
+                hint = f"somebody else made it: ip netns delete {name.name}"
+                raise HostError(f"{name} is in the way", hint=hint) from None
+            new = name.with_name(name.name + ".new")
+            new.unlink(missing_ok=True)
+            os.symlink(target, new)
+            os.replace(new, name)
+
+    def _unlink(self, namespace: str) -> None:
+        name = self._name(namespace)
+        with suppress(OSError):  # gone, or not a link and so not ours
+            if f"/root{self._paths.proc}/" in os.readlink(name):
+                name.unlink()
+
+
+def _sandbox(pid: int) -> Sandbox | None:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            raw = file.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    if not raw.startswith(TITLE.encode()):
+        return None
+    match pause.words(raw):
+        case [first, name, tag] if first == TITLE:
+            return Sandbox(name, tag, pid)
+    return None
+
+
+def _end(doomed: list[Sandbox]) -> None:
+    """SIGKILL through pidfds, so that no stranger is met, then wait for all."""
+    poll = select.poll()
+    waiting: dict[int, Sandbox] = {}
+    try:
+        for sandbox in doomed:
+            with suppress(ProcessLookupError):
+                fd = os.pidfd_open(sandbox.pid)
+                waiting[fd] = sandbox
+                if _sandbox(sandbox.pid) == sandbox:
+                    signal.pidfd_send_signal(fd, signal.SIGKILL)
+                    poll.register(fd, select.POLLIN)
+                else:
+                    os.close(fd)
+                    del waiting[fd]
+        end = time.monotonic() + _ENDING
+        while waiting:
+            for fd, _ in poll.poll(max(0.0, end - time.monotonic()) * 1000):
+                poll.unregister(fd)
+                os.close(fd)
+                _reap(waiting.pop(fd).pid)
+            if waiting and time.monotonic() > end:
+                names = ", ".join(s.namespace for s in waiting.values())
+                raise Timeout(
+                    f"still there {_ENDING:g} s after SIGKILL: {names}",
+                    hint="a process in it is in uninterruptible sleep, or its parent does not reap it",
+                )
+    finally:
+        for fd in waiting:
+            os.close(fd)
+
+
+def _reap(pid: int) -> None:
+    """Collect our child's end; children of a daemon before us belong to the holder, which the kernel
+    reaps for."""
+    with suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
