@@ -174,7 +174,7 @@ def spawn(
         except OSError as error:
             raise KernelError(error.errno or 0, f"nsenter -t {place.pid} bwrap ...", mark) from error
         with_child.close()
-        program = _only_child(pid) if os.read(told, 4096) else 0
+        program = _only_child(pid) if _read_object(told) else 0
         if program:
             return Process(mark, pid, program, os.pidfd_open(pid), os.pidfd_open(program), log)
     os.waitpid(pid, 0)
@@ -328,6 +328,18 @@ def _children(pid: int) -> list[int]:
         return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_bytes().split()]
     except OSError:
         return []
+
+
+def _read_object(fd: int) -> bytes:
+    """bubblewrap's whole JSON object, written piecemeal: who stops reading earlier kills it by SIGPIPE.
+    The program holds the pipe, too, so there is no end of file to wait for."""
+    text = b""
+    while b"}" not in text:
+        piece = os.read(fd, 4096)
+        if not piece:
+            return b""
+        text += piece
+    return text
 
 
 def _only_child(pid: int) -> int:
