@@ -75,7 +75,7 @@ class Inside:
 
 
 @dataclass(slots=True)
-class Process:
+class Running:
     """A container that runs. `monitor` and `program` are pidfds: both are readable once their process
     has ended; wait on `monitor` (asyncio: add_reader), then ask `exit_code` and `close`."""
 
@@ -116,7 +116,7 @@ class Process:
 
 def spawn(
     place: Inside, command: Sequence[str], *, mark: str, log: Path, stdin_open: bool = False
-) -> Process:
+) -> Running:
     """Start a container's program, confined, in the namespaces of `place`; output goes to `log`.
 
     Blocks for some milliseconds, until bubblewrap has forked the program. To be called in a thread of its
@@ -176,13 +176,13 @@ def spawn(
         with_child.close()
         program = _only_child(pid) if _read_object(told) else 0
         if program:
-            return Process(mark, pid, program, os.pidfd_open(pid), os.pidfd_open(program), log)
+            return Running(mark, pid, program, os.pidfd_open(pid), os.pidfd_open(program), log)
     os.waitpid(pid, 0)
     lines = log.read_text(errors="replace").strip().splitlines()
     raise HostError(f"bubblewrap refused to start {mark}: {lines[-1] if lines else 'no message'}")
 
 
-def running(proc: str = "/proc") -> dict[str, Process]:
+def running(proc: str = "/proc") -> dict[str, Running]:
     """The containers that run, by mark: found by their monitors' environment. For a new control plane,
     whose /proc must be `proc`."""
     found = {}
@@ -198,7 +198,7 @@ def running(proc: str = "/proc") -> dict[str, Process]:
             if program:
                 pid = int(entry.name)
                 fds = os.pidfd_open(pid), os.pidfd_open(program)
-                found[env[MARK]] = Process(env[MARK], pid, program, *fds, Path(env.get(LOG, os.devnull)))
+                found[env[MARK]] = Running(env[MARK], pid, program, *fds, Path(env.get(LOG, os.devnull)))
     return found
 
 

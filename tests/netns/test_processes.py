@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from nsk8s.errors import KernelError
-from nsk8s.kernel.processes import CannotRun, Inside, Process, execute, running, spawn
+from nsk8s.kernel.processes import CannotRun, Inside, Running, execute, running, spawn
 from tests.netns.sandboxes import sandbox
 
 pytestmark = pytest.mark.netns
@@ -29,7 +29,7 @@ def pod() -> Iterator[int]:
         yield pid
 
 
-def ended(process: Process) -> int | None:
+def ended(process: Running) -> int | None:
     assert select.select([process.monitor], [], [], DEADLINE)[0], f"{process.mark} still runs"
     code = process.exit_code()
     process.close()

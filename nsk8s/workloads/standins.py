@@ -1,0 +1,216 @@
+"""The control plane's side of the stand-in server: starts it, asks it, and starts it again if it dies.
+
+What is served is remembered here, so that a server that was killed is replaced by one that serves the same;
+a new control plane learns from the server what it serves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from nsk8s.errors import HostError, Timeout
+from nsk8s.paths import ClusterPaths
+from nsk8s.workloads.images import Protocol
+
+log = logging.getLogger("nsk8s")
+
+DEADLINE = 10.0
+"""Seconds the server may take to listen; it takes a tenth of one."""
+LIMIT = 64 * 1024 * 1024
+"""Longest line of the protocol: what a list of 100,000 stand-ins needs."""
+ATTEMPTS = 3
+"""How many servers may die over one request before it is given up."""
+
+
+Key = tuple[str, str]
+"""(pod UID, container): a container's stand-in, whichever attempt."""
+
+
+@dataclass(frozen=True, slots=True)
+class StandIn:
+    """A container to be served: `behaviour` on `ports`, in the network of process `pid` (pause) as the
+    control plane counts; `log` is the container's log file. `name` is the pod's."""
+
+    pod: str
+    container: str
+    attempt: int
+    pid: int
+    behaviour: str
+    ports: tuple[tuple[Protocol, int], ...]
+    name: str
+    namespace: str
+    node: str
+    hostname: str
+    ip: str
+    log: str
+    image: str = ""
+
+    @property
+    def key(self) -> Key:
+        """What it is known by."""
+        return self.pod, self.container
+
+
+class StandIns:
+    """The stand-in server of one cluster. `lost(key, why)` is called for a stand-in that a new server could
+    not take over."""
+
+    def __init__(self, paths: ClusterPaths, lost: Callable[[Key, str], None] | None = None) -> None:
+        self._paths = paths
+        self._lost = lost
+        self._connecting = asyncio.Lock()
+        self._writer: asyncio.StreamWriter | None = None
+        self._waiting: deque[asyncio.Future[dict[str, Any]]] = deque()
+        self._served: dict[Key, StandIn] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> list[tuple[str, str, int]]:
+        """Connect to the server, starting it if none listens; returns what it serves as (pod UID,
+        container, attempt). Raises HostError, Timeout."""
+        answer = await self._ask({"op": "list"})
+        served = [StandIn(**one) for one in answer["standins"]]
+        self._served = {one.key: one for one in served}
+        return [(*one.key, one.attempt) for one in served]
+
+    async def serve(self, standins: Iterable[StandIn]) -> dict[Key, str]:
+        """Open the stand-ins' sockets; returns why some could not be ("listen on 80/TCP: address already
+        in use"). The same attempt again is no error, another one replaces it."""
+        wanted = list(standins)
+        answer = await self._ask({"op": "serve", "standins": [asdict(one) for one in wanted]})
+        errors = {(pod, container): why for pod, container, why in answer["errors"]}
+        self._served |= {one.key: one for one in wanted if one.key not in errors}
+        return errors
+
+    async def stop(self, keys: Iterable[Key]) -> None:
+        """Close everything of these stand-ins; one that is not served is no error."""
+        gone = list(keys)
+        for key in gone:
+            self._served.pop(key, None)
+        await self._ask({"op": "stop", "keys": gone})
+
+    async def close(self) -> None:
+        """Let go of the server; it serves on."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._writer:
+            self._writer.close()
+            self._writer = None
+
+    # --- the connection -----------------------------------------------------------------------------------
+
+    async def _open(self) -> asyncio.StreamWriter:
+        async with self._connecting:
+            if self._writer is None:
+                reader, self._writer = await self._connect()
+                self._spawn(self._read(reader, self._writer))
+            return self._writer
+
+    async def _ask(self, order: dict[str, Any]) -> dict[str, Any]:
+        """One question, one answer; asked again of a new server if the first one dies over it."""
+        line = json.dumps(order).encode() + b"\n"
+        for _ in range(ATTEMPTS):
+            writer = await self._open()
+            answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+            self._waiting.append(answer)
+            writer.write(line)
+            with suppress(ConnectionError):
+                return await answer
+        raise HostError(
+            f"the stand-in server of cluster {self._paths.cluster!r} died {ATTEMPTS} times over one request",
+            hint=f"see {self._paths.daemon_log}",
+        )
+
+    async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Hand out answers until the server is gone; then replace it."""
+        with suppress(ConnectionError):
+            while line := await reader.readline():
+                answer = self._waiting.popleft()
+                if not answer.done():  # its asker may have been cancelled
+                    answer.set_result(json.loads(line))
+        writer.close()
+        self._writer = None
+        while self._waiting:
+            answer = self._waiting.popleft()
+            if not answer.done():
+                answer.set_exception(ConnectionResetError("the stand-in server is gone"))
+        log.warning("the stand-in server is gone; starting it again with %d stand-ins", len(self._served))
+        self._spawn(self._replace(list(self._served.values())))
+
+    async def _replace(self, served: list[StandIn]) -> None:
+        for key, why in (await self.serve(served)).items():
+            self._served.pop(key, None)
+            if self._lost:
+                self._lost(key, why)
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        path = self._paths.standins
+        try:
+            return await asyncio.open_unix_connection(path, limit=LIMIT)
+        except (FileNotFoundError, ConnectionRefusedError):
+            await self._launch()
+            return await asyncio.open_unix_connection(path, limit=LIMIT)
+
+    async def _launch(self) -> None:
+        ready, told = os.pipe2(os.O_CLOEXEC)
+        try:
+            with open(self._paths.daemon_log, "ab") as output:  # noqa: ASYNC230 (a local file, once)
+                child = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-m", "nsk8s.workloads.standin_server"),
+                    *(os.fspath(self._paths.standins), str(told)),
+                    pass_fds=(told,),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,
+                )
+            os.close(told)
+            told = -1
+            self._spawn(_reap(child))
+            if not await _readable(ready, DEADLINE):
+                raise Timeout(f"the stand-in server did not listen within {DEADLINE:.0f} s")
+            if not os.read(ready, 16):
+                raise HostError(
+                    "the stand-in server ended while starting", hint=f"see {self._paths.daemon_log}"
+                )
+        finally:
+            os.close(ready)
+            if told >= 0:
+                os.close(told)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.error("stand-ins: %s", error)
+
+
+async def _reap(child: asyncio.subprocess.Process) -> None:
+    await child.wait()
+
+
+async def _readable(fd: int, deadline: float) -> bool:
+    loop = asyncio.get_running_loop()
+    happened = asyncio.Event()
+    loop.add_reader(fd, happened.set)
+    try:
+        async with asyncio.timeout(deadline):
+            await happened.wait()
+    except TimeoutError:
+        return False
+    finally:
+        loop.remove_reader(fd)
+    return True
