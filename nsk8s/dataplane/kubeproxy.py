@@ -86,7 +86,8 @@ _FILTER = (
     Chain("KUBE-PROXY-FIREWALL"),
     _CANARY,
 )
-MANGLE = {_CANARY.name: _CANARY}
+MANGLE = (_CANARY,)
+"""All that kube-proxy has in the mangle table."""
 
 
 class Frontend(NamedTuple):

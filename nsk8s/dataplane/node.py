@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from itertools import chain as joined
 
 from nsk8s.api.topology import NodeTopology
 from nsk8s.dataplane import fabric, flannel, kubelet, kubeproxy, pod, portmap
@@ -88,45 +87,44 @@ class NodeRules:
     """The rules of one node but for its services and hostPorts, made once."""
 
     def __init__(self, node: NodeTopology, pod_cidr: str) -> None:
-        self._nat = {
-            chain.name: chain
-            for chain in (*kubelet.CHAINS["nat"], flannel.masquerade_chain(pod_cidr, node.pod_cidr))
-        }
-        self._filter = {
-            chain.name: chain for chain in (*kubelet.CHAINS["filter"], flannel.forward_chain(pod_cidr))
-        }
+        self._nat = _by_name(*kubelet.CHAINS["nat"], flannel.masquerade_chain(pod_cidr, node.pod_cidr))
+        self._filter = _by_name(*kubelet.CHAINS["filter"], flannel.forward_chain(pod_cidr))
 
     def with_services(self, proxy: kubeproxy.Tables, ports: Sequence[portmap.PodPorts]) -> Ruleset:
         """The whole rule set."""
         hostports = {chain.name: chain for chain in portmap.chains(ports)}
-        appended = (portmap.DNAT_JUMP,) if hostports else ()
-        prepended = (portmap.MASQ_JUMP,) if hostports else ()
-        nat = {
-            **_builtin("PREROUTING", kubeproxy.JUMPS["nat", "PREROUTING"], appended),
-            **_builtin("OUTPUT", kubeproxy.JUMPS["nat", "OUTPUT"], appended),
-            **_builtin(
-                "POSTROUTING", prepended + kubeproxy.JUMPS["nat", "POSTROUTING"], (flannel.POSTROUTING_JUMP,)
-            ),
-            **hostports,
-            **self._nat,
-            **proxy.nat,
-        }
+        builtin = _NAT_WITH_HOSTPORTS if hostports else _NAT_BUILTIN
         return Ruleset(
-            {"mangle": _MANGLE, "nat": nat, "filter": {**_FILTER_BUILTIN, **self._filter, **proxy.filter}}
+            {
+                "mangle": _MANGLE,
+                "nat": {**builtin, **hostports, **self._nat, **proxy.nat},
+                "filter": {**_FILTER_BUILTIN, **self._filter, **proxy.filter},
+            }
         )
 
 
-def _builtin(name: str, top: tuple[str, ...], below: tuple[str, ...] = ()) -> dict[str, Chain]:
-    return {name: Chain(name, top + below, builtin=True, top=len(top))}
+def _builtin(name: str, top: tuple[str, ...], below: tuple[str, ...] = ()) -> Chain:
+    return Chain(name, top + below, builtin=True, top=len(top))
 
 
-_MANGLE = {chain.name: chain for chain in kubelet.CHAINS["mangle"]} | dict(kubeproxy.MANGLE)
-_FILTER_BUILTIN = dict(
-    joined.from_iterable(
-        (
-            _builtin("INPUT", (*kubeproxy.JUMPS["filter", "INPUT"], kubelet.JUMP)).items(),
-            _builtin("FORWARD", kubeproxy.JUMPS["filter", "FORWARD"], (flannel.FORWARD_JUMP,)).items(),
-            _builtin("OUTPUT", (*kubeproxy.JUMPS["filter", "OUTPUT"], kubelet.JUMP)).items(),
-        )
+def _by_name(*chains: Chain) -> dict[str, Chain]:
+    return {chain.name: chain for chain in chains}
+
+
+def _nat(prepended: tuple[str, ...], appended: tuple[str, ...]) -> dict[str, Chain]:
+    jumps = kubeproxy.JUMPS
+    return _by_name(
+        _builtin("PREROUTING", jumps["nat", "PREROUTING"], appended),
+        _builtin("OUTPUT", jumps["nat", "OUTPUT"], appended),
+        _builtin("POSTROUTING", prepended + jumps["nat", "POSTROUTING"], (flannel.POSTROUTING_JUMP,)),
     )
+
+
+_MANGLE = _by_name(*kubelet.CHAINS["mangle"], *kubeproxy.MANGLE)
+_NAT_BUILTIN = _nat((), ())
+_NAT_WITH_HOSTPORTS = _nat((portmap.MASQ_JUMP,), (portmap.DNAT_JUMP,))
+_FILTER_BUILTIN = _by_name(
+    _builtin("INPUT", (*kubeproxy.JUMPS["filter", "INPUT"], kubelet.JUMP)),
+    _builtin("FORWARD", kubeproxy.JUMPS["filter", "FORWARD"], (flannel.FORWARD_JUMP,)),
+    _builtin("OUTPUT", (*kubeproxy.JUMPS["filter", "OUTPUT"], kubelet.JUMP)),
 )

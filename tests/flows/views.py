@@ -1,0 +1,113 @@
+"""Short words for clusters with services: two nodes, one client, endpoints by address."""
+
+from __future__ import annotations
+
+from nsk8s.api.topology import ClientTopology, NodeTopology, Topology
+from nsk8s.api.types import (
+    Container,
+    ContainerPort,
+    Endpoint,
+    EndpointConditions,
+    EndpointPort,
+    EndpointSlice,
+    ObjectMeta,
+    Pod,
+    PodSpec,
+    PodStatus,
+    Service,
+    ServicePort,
+    ServiceSpec,
+)
+from nsk8s.dataplane.compiler import ClusterView, Compiler
+from nsk8s.linux.values import NamespaceState
+
+TOPOLOGY = Topology(
+    "t",
+    nodes=(
+        NodeTopology("n1", "control-plane", "172.18.0.11", "10.244.1.0/24"),
+        NodeTopology("n2", "worker", "172.18.0.12", "10.244.2.0/24"),
+    ),
+    clients=(ClientTopology("external", "172.18.0.200"),),
+)
+NODE_OF = {"10.244.1": "n1", "10.244.2": "n2"}
+
+Backed = tuple[Service, EndpointSlice]
+
+
+def endpoint(text: str) -> Endpoint:
+    """``10.244.1.2``, with words after it: ``unready``, ``terminating`` (still serving), ``gone``
+    (terminating and failing its probe)."""
+    ip, *words = text.split()
+    conditions = EndpointConditions(
+        ready=not words,
+        serving=words in ([], ["terminating"]),
+        terminating="terminating" in words or "gone" in words,
+    )
+    return Endpoint(addresses=(ip,), nodeName=NODE_OF[ip.rpartition(".")[0]], conditions=conditions)
+
+
+def slice_of(
+    service: str, endpoints: tuple[str, ...], ports: tuple[EndpointPort, ...], suffix: str = "abcde"
+) -> EndpointSlice:
+    return EndpointSlice(
+        metadata=ObjectMeta(
+            name=f"{service}-{suffix}",
+            namespace="default",
+            labels={"kubernetes.io/service-name": service},
+        ),
+        endpoints=tuple(map(endpoint, endpoints)),
+        ports=ports,
+    )
+
+
+def service(
+    name: str,
+    cluster_ip: str,
+    *endpoints: str,
+    port: int = 80,
+    target: int = 8080,
+    port_name: str = "http",
+    protocol: str = "TCP",
+    node_port: int = 0,
+    external_ips: tuple[str, ...] = (),
+    internal: str = "Cluster",
+    external: str = "Cluster",
+    affinity: str = "None",
+) -> Backed:
+    """A service of one port in namespace default, and its slice."""
+    spec = ServiceSpec(
+        type="NodePort" if node_port else "ClusterIP",
+        clusterIP=cluster_ip,
+        ports=(ServicePort(port=port, name=port_name, protocol=protocol, nodePort=node_port),),
+        externalIPs=external_ips,
+        internalTrafficPolicy=internal,
+        externalTrafficPolicy=external,
+        sessionAffinity=affinity,
+    )
+    meta = ObjectMeta(name=name, namespace="default")
+    ports = (EndpointPort(name=port_name, port=target, protocol=protocol),)
+    return Service(metadata=meta, spec=spec), slice_of(name, endpoints, ports)
+
+
+def pod(name: str, ip: str, *ports: ContainerPort, uid: str = "", host_network: bool = False) -> Pod:
+    return Pod(
+        metadata=ObjectMeta(name=name, namespace="default", uid=uid or f"uid-of-{name}"),
+        spec=PodSpec(
+            nodeName=NODE_OF[ip.rpartition(".")[0]],
+            containers=(Container(ports=ports),),
+            hostNetwork=host_network,
+        ),
+        status=PodStatus(podIP=ip),
+    )
+
+
+def view(*services: Backed, pods: tuple[Pod, ...] = ()) -> ClusterView:
+    return ClusterView(pods, [each for each, _ in services], [each for _, each in services])
+
+
+def compiled(*services: Backed, pods: tuple[Pod, ...] = ()) -> dict[str, NamespaceState]:
+    return Compiler(TOPOLOGY).compile(view(*services, pods=pods))
+
+
+def rules(state: NamespaceState, table: str, chain: str) -> tuple[str, ...]:
+    return state.rules.tables[table][chain].rules
