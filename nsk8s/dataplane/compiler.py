@@ -80,6 +80,11 @@ class Compiler:
             states[host.name] = host
         return states
 
+    def udp_frontends(self) -> dict[tuple[str | None, int], frozenset[tuple[str, int]]]:
+        """The UDP frontends of the view compiled last, (address, port) or (None, nodePort), each with its
+        serving backends; when they change, connection tracking entries of other backends are stale."""
+        return self._services.udp_frontends()
+
     def _wired(self, pod: Pod, crowded: bool) -> tuple[Pod, Shape, Wiring]:
         last = self._pods.get(pod_namespace(pod.metadata.namespace, pod.metadata.name))
         if last and last[0] is pod and last[1].crowded is crowded:

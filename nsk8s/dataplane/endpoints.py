@@ -27,6 +27,11 @@ class ProxyEndpoint(NamedTuple):
     terminating: bool
 
     @property
+    def port(self) -> int:
+        """The port of `address`."""
+        return int(self.address.rpartition(":")[2])
+
+    @property
     def draining(self) -> bool:
         """Being deleted, and still passing its readiness probe."""
         return self.serving and self.terminating

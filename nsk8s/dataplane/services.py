@@ -47,6 +47,21 @@ class ServiceRules:
         self._tables = made
         return result
 
+    def udp_frontends(self) -> dict[tuple[str | None, int], frozenset[tuple[str, int]]]:
+        """Where UDP services of the last call are reached, (address, port) with None for any address of a
+        node, and their backends that still serve: whatever else a connection tracking entry for one of
+        them says is stale (pkg/proxy/conntrack cleanup.go)."""
+        found: dict[tuple[str | None, int], frozenset[tuple[str, int]]] = {}
+        for port in (port for entry in self._entries.values() for port in entry.ports):
+            front = port.front
+            if front.protocol == "udp":
+                backends = frozenset((e.ip, e.port) for e in port.endpoints if e.serving)
+                for address in (front.cluster_ip, *front.external_ips):
+                    found[address, front.port] = backends
+                if front.node_port:
+                    found[None, front.node_port] = backends
+        return found
+
     def _updated(
         self, services: Sequence[Service], slices: Sequence[EndpointSlice]
     ) -> dict[tuple[str, str], _Entry]:

@@ -227,6 +227,29 @@ def test_host_ports() -> None:
     assert "CNI-HOSTPORT-DNAT" not in states["n2"].rules.tables["nat"]
 
 
+def test_udp_frontends_name_their_serving_backends() -> None:
+    compiler = Compiler(TOPOLOGY)
+    udp = service(
+        "dns",
+        "10.96.0.10",
+        *("10.244.1.2", "10.244.1.3 terminating", "10.244.2.2 gone"),
+        port=53,
+        protocol="UDP",
+        node_port=30053,
+        external_ips=("203.0.113.9",),
+    )
+    compiler.compile(
+        view(udp, service("web", "10.96.0.11", "10.244.1.2"), service("idle", "10.96.0.12", protocol="UDP"))
+    )
+    serving = {("10.244.1.2", 8080), ("10.244.1.3", 8080)}
+    assert compiler.udp_frontends() == {
+        ("10.96.0.10", 53): serving,
+        ("203.0.113.9", 53): serving,
+        (None, 30053): serving,
+        ("10.96.0.12", 80): frozenset(),
+    }
+
+
 def test_flannel_masquerade_order() -> None:
     comment = '-m comment --comment "flanneld masq"'
     assert rules(compiled()["n1"], "nat", "FLANNEL-POSTRTG") == (
