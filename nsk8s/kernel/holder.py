@@ -152,6 +152,8 @@ def down(paths: ClusterPaths) -> None:
             holder.kill()
         _unlink_names(paths)
         shutil.rmtree(paths.directory, ignore_errors=True)
+        with suppress(OSError):  # other clusters are there
+            root().rmdir()
     if holder is not None:
         wait_clean()
 

@@ -14,7 +14,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nsk8s.kernel import iptables, namespaces, pause
@@ -75,16 +75,21 @@ class Finding:
 
 def probe() -> list[Finding]:
     """Every check, in the order in which their failures should be mended."""
-    findings = [_python(), _root(), _machine(), *_tools()]
+    return [replace(finding, hint="") if finding.ok else finding for finding in _all()]
+
+
+def _all() -> Iterator[Finding]:
+    yield from (_python(), _root(), _machine())
+    yield from _tools()
     if os.geteuid() != 0:
-        return findings
+        return
     try:
         with ThreadPoolExecutor(1) as thread:  # its thread, and the scratch namespace with it, ends here
-            findings += thread.submit(_kernel).result()
+            yield from thread.submit(_kernel).result()
     except OSError as error:
         hint = "in a container: run it with --privileged"
-        findings.append(Finding("network namespaces", False, str(error), hint))
-    return findings + list(_limits())
+        yield Finding("network namespaces", False, str(error), hint)
+    yield from _limits()
 
 
 def _python() -> Finding:
@@ -111,7 +116,7 @@ def _tools() -> Iterator[Finding]:
         yield Finding(tool, path is not None, path or "not found", hint, tool in OPTIONAL_TOOLS)
     if shutil.which("iptables"):
         backend = iptables.backend()
-        hint = "legacy: changes by others are seen late; update-alternatives --set iptables /usr/sbin/iptables-nft"
+        hint = "changes by others are seen late: update-alternatives --set iptables /usr/sbin/iptables-nft"
         yield Finding("iptables backend", backend == "nf_tables", backend, hint, optional=True)
 
 
