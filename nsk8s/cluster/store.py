@@ -6,11 +6,13 @@ dicts and never changed in place: whoever wants a change makes a new dict and ca
 
 Changes become durable, and visible to `since`, when `commit` returns; nothing may be acknowledged
 to a client before that. A `Journal` keeps them (SQLite in the daemon; a distributed store can take its
-place), `NoJournal` forgets.
+place), `NoJournal` forgets. What is decided inside the control plane reads every change at once, with a
+`Cursor`, whether it is committed yet or not.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -87,6 +89,7 @@ class Store:
         self._owned: dict[str, dict[Key, None]] = {}
         self._log: deque[Change] = deque(maxlen=LOG_LENGTH)
         self._pending: list[Change] = []
+        self.rollbacks = 0
         self.revision, stored = journal.load()
         self._oldest = self.revision
         for resource, obj in stored:
@@ -110,8 +113,7 @@ class Store:
         spaces = self._objects.get(resource, {})
         for space in sorted(spaces) if namespace is None else (namespace,):
             objects = spaces.get(space, {})
-            for name in sorted(objects):
-                yield objects[name]
+            yield from [objects[name] for name in sorted(objects)]
 
     def count(self, resource: str) -> int:
         """How many objects a resource has."""
@@ -127,10 +129,12 @@ class Store:
         sets = [self._labels.get((resource, namespace, k, v), {}) for k, v in labels.items()]
         if not sets:
             return
-        smallest = min(sets, key=len)
-        for name in sorted(smallest):
-            if all(name in names for names in sets):
-                yield self._objects[resource][namespace][name]
+        found = sorted(min(sets, key=len))
+        if len(sets) > 1:
+            found = [name for name in found if all(name in names for names in sets)]
+        if found:
+            objects = self._objects[resource][namespace]
+            yield from [objects[name] for name in found]
 
     def owned(self, uid: str) -> tuple[Key, ...]:
         """Keys of the objects that name `uid` in an ownerReference."""
@@ -218,15 +222,40 @@ class Store:
         return tuple(self._pending)
 
     def commit(self) -> Sequence[Change]:
-        """Make all pending changes durable and visible to `since`; returns them."""
-        done, self._pending = self._pending, []
+        """Make all pending changes durable and visible to `since`; returns them. If the journal cannot
+        be written they stay pending."""
+        done = self._pending
         if done:
             self._journal.write(self.revision, done)
+            self._pending = []
             for change in done:
                 if len(self._log) == LOG_LENGTH:
                     self._oldest = self._log[0].revision
                 self._log.append(change)
         return done
+
+    def rollback(self) -> None:
+        """Undo all changes since the last commit, as if nobody had asked for them. Their revisions are
+        not used again, and every `Cursor` starts over."""
+        if not self._pending:
+            return
+        for change in reversed(self._pending):
+            if change.type != "DELETED":
+                self._drop(change.key, change.new)
+            if change.old is not None:
+                self._put(change.key, change.old)
+        self._pending = []
+        self.rollbacks += 1
+
+    def changes(self, after: int) -> Sequence[Change]:
+        """Changes after the revision `after`, oldest first, committed or not; costs only what it returns.
+        Raises `ApiError` 410 Expired when they are forgotten."""
+        if after >= self.revision:
+            return ()
+        first = bisect_right(self._pending, after, key=_revision)
+        if first:
+            return self._pending[first:]
+        return [*self.since(after), *self._pending]
 
     def since(self, revision: int) -> Sequence[Change]:
         """Committed changes after `revision`. Raises `ApiError` 410 Expired when they are forgotten."""
@@ -251,10 +280,14 @@ class Store:
         self.revision += 1
         new["metadata"]["resourceVersion"] = str(self.revision)
         key = key_of(resource, new)
-        if old is not None:
-            self._drop(key, old)
-        if type_ != "DELETED":
-            self._put(key, new)
+        if type_ == "MODIFIED" and old is not None and _indexed(old) == _indexed(new):
+            self._objects[resource][key.namespace][key.name] = new
+            self._views.pop(key, None)
+        else:
+            if old is not None:
+                self._drop(key, old)
+            if type_ != "DELETED":
+                self._put(key, new)
         self._pending.append(Change(type_, key, self.revision, old, new))
         return new
 
@@ -280,7 +313,38 @@ class Store:
                 del self._owned[owner["uid"]]
 
 
+class Cursor:
+    """How far a reader of the store's changes has come."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._revision = -1
+        self._rollbacks = 0
+
+    def read(self) -> Sequence[Change] | None:
+        """What has changed since the last call. None: list everything anew, for this is the first call,
+        or changes were rolled back, or too many were missed."""
+        store = self._store
+        after, self._revision = self._revision, store.revision
+        if after < 0 or self._rollbacks != store.rollbacks:
+            self._rollbacks = store.rollbacks
+            return None
+        try:
+            return store.changes(after)
+        except ApiError:
+            return None
+
+
 def key_of(resource: str, obj: Obj) -> Key:
     """The key of an object of `resource`."""
     meta = obj["metadata"]
     return Key(resource, meta.get("namespace", ""), meta["name"])
+
+
+def _indexed(obj: Obj) -> tuple[object, object]:
+    meta = obj["metadata"]
+    return meta.get("labels"), meta.get("ownerReferences")
+
+
+def _revision(change: Change) -> int:
+    return change.revision

@@ -1,0 +1,159 @@
+"""Node objects: what kubelets and flanneld say about themselves, from the topology.
+
+Labels, annotations, taints and cordons that users change stay as users want them: only what the topology
+says differently from last time is changed, and what it said last is kept in an annotation.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from nsk8s.api.topology import NodeTopology, Topology
+from nsk8s.api.types import Obj
+from nsk8s.cluster.ipam import room
+from nsk8s.cluster.patch import difference, merge
+from nsk8s.cluster.store import Change, Key, Store
+
+KUBELET_VERSION = "v1.33.0+nsk8s"
+LAST_TOPOLOGY = "nsk8s.dev/last-topology"
+"""Annotation with what the topology said of the node last time."""
+
+BRIDGE_PORTS = 1000
+"""Pods that fit on a node's bridge (the kernel's BR_MAX_PORTS is 1024; some are kept for the node)."""
+
+
+class Nodes:
+    """Keeps one Node for each node of the topology, and no pod on a node that is gone."""
+
+    def __init__(self, store: Store, topology: Topology, system: Mapping[str, str]) -> None:
+        self._store = store
+        self._topology = topology
+        self._system = system
+
+    def bootstrap(self) -> None:
+        """Make the nodes what the topology says; remove those it no longer has."""
+        wanted = {node.name for node in self._topology.nodes}
+        for node in self._topology.nodes:
+            self._register(node)
+        for obj in self._store.list("nodes"):
+            if obj["metadata"]["name"] not in wanted:
+                self._store.delete("nodes", "", obj["metadata"]["name"])
+
+    def touched(self, change: Change) -> Iterable[Key]:
+        """Nodes that were deleted, and pods bound to no node that exists."""
+        if change.key.resource == "nodes":
+            if change.type == "DELETED":
+                yield change.key
+                for pod in self._store.list("pods"):
+                    if pod["spec"].get("nodeName") == change.key.name:
+                        yield Key("pods", pod["metadata"]["namespace"], pod["metadata"]["name"])
+        elif change.key.resource == "pods" and change.type != "DELETED":
+            node = change.new["spec"].get("nodeName")
+            if node and self._store.get("nodes", "", node) is None:
+                yield change.key
+
+    def sync(self, key: Key, now: float) -> float | None:
+        """Register a node again that somebody deleted; delete a pod whose node is gone (podgc)."""
+        if key.resource == "nodes":
+            if any(node.name == key.name for node in self._topology.nodes):
+                self._register(self._topology.node(key.name))
+            return None
+        pod = self._store.get(*key)
+        if pod is not None and self._store.get("nodes", "", pod["spec"].get("nodeName", "")) is None:
+            self._store.delete(*key)
+        return None
+
+    def _register(self, node: NodeTopology) -> None:
+        spoken = _spoken(node, self._system.get("architecture", "amd64"))
+        said = json.dumps(spoken, sort_keys=True, separators=(",", ":"))
+        old = self._store.get("nodes", "", node.name)
+        if old is None:
+            meta = spoken["metadata"]
+            meta = {**meta, "annotations": {**meta["annotations"], LAST_TOPOLOGY: said}}
+            self._store.create("nodes", {**spoken, "metadata": meta, "status": self._status(node, {})})
+            return
+        before = (old["metadata"].get("annotations") or {}).get(LAST_TOPOLOGY, "{}")
+        new = old
+        if before != said:
+            new = merge(old, difference(json.loads(before), spoken))
+            new = merge(new, {"metadata": {"annotations": {LAST_TOPOLOGY: said}}})
+        self._store.update("nodes", {**new, "status": self._status(node, old.get("status") or {})})
+
+    def _status(self, node: NodeTopology, old: Mapping[str, Any]) -> Obj:
+        since = {c["type"]: c["lastTransitionTime"] for c in old.get("conditions") or ()}
+        pods = str(min(BRIDGE_PORTS, room(node.pod_cidr)))
+        conditions = [
+            (
+                "MemoryPressure",
+                "False",
+                "KubeletHasSufficientMemory",
+                "kubelet has sufficient memory available",
+            ),
+            ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+            ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+            ("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
+        ]
+        return {
+            "addresses": [
+                {"type": "InternalIP", "address": node.address},
+                {"type": "Hostname", "address": node.name},
+            ],
+            "allocatable": {"pods": pods},
+            "capacity": {"pods": pods},
+            "conditions": [
+                {
+                    "type": type_,
+                    "status": status,
+                    "reason": reason,
+                    "message": message,
+                    "lastTransitionTime": since.get(type_) or self._store.now(),
+                }
+                for type_, status, reason, message in conditions
+            ],
+            "nodeInfo": {
+                "architecture": "amd64",
+                "containerRuntimeVersion": "nsk8s",
+                "kernelVersion": "",
+                "kubeProxyVersion": "",
+                "kubeletVersion": KUBELET_VERSION,
+                "operatingSystem": "linux",
+                "osImage": "nsk8s",
+                **self._system,
+            },
+        }
+
+
+def _spoken(node: NodeTopology, architecture: str) -> Obj:
+    """What the topology says of a node, as a Node."""
+    labels = {
+        "kubernetes.io/arch": architecture,
+        "kubernetes.io/hostname": node.name,
+        "kubernetes.io/os": "linux",
+        **node.labels,
+    }
+    if node.role == "control-plane":
+        labels["node-role.kubernetes.io/control-plane"] = ""
+        labels["node.kubernetes.io/exclude-from-external-load-balancers"] = ""
+    spec: Obj = {"podCIDR": node.pod_cidr, "podCIDRs": [node.pod_cidr]}
+    if node.taints:
+        spec["taints"] = [
+            {"key": t.key, **({"value": t.value} if t.value else {}), "effect": t.effect} for t in node.taints
+        ]
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {
+            "name": node.name,
+            "labels": labels,
+            "annotations": {
+                "flannel.alpha.coreos.com/backend-data": '{"VNI":1}',
+                "flannel.alpha.coreos.com/backend-type": "vxlan",
+                "flannel.alpha.coreos.com/kube-subnet-manager": "true",
+                "flannel.alpha.coreos.com/public-ip": node.address,
+                "node.alpha.kubernetes.io/ttl": "0",
+            },
+        },
+        "spec": spec,
+    }

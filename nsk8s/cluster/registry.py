@@ -1,0 +1,402 @@
+"""What an API server does with a request, without HTTP: default, validate, allocate, store.
+
+Errors are `ApiError`s in the API server's words. Controllers use `update_status` and `delete` as everybody
+does; what they create they put into the store themselves, from parts that have come through here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from nsk8s.api.defaults import default
+from nsk8s.api.kinds import BY_KIND, Resource
+from nsk8s.api.topology import Topology
+from nsk8s.api.types import Obj
+from nsk8s.api.validation import validate
+from nsk8s.cluster import patch as patches
+from nsk8s.cluster.patch import Json
+from nsk8s.cluster.services import ServiceAllocator
+from nsk8s.cluster.store import Key, Store, key_of
+from nsk8s.errors import ApiError, Problem
+
+LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+"""Annotation with what the last ``kubectl apply`` said."""
+
+SYSTEM_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
+"""Namespaces that are always there."""
+
+GRACE = 30
+"""terminationGracePeriodSeconds of a pod that says nothing."""
+
+FOREGROUND = "foregroundDeletion"
+"""Finalizer of an object whose dependents are deleted before it."""
+
+Propagation = Literal["Background", "Foreground", "Orphan"]
+Verdict = Literal["created", "configured", "unchanged"]
+
+SERVER_FIELDS = (
+    "creationTimestamp",
+    "deletionGracePeriodSeconds",
+    "deletionTimestamp",
+    "generation",
+    "managedFields",
+    "resourceVersion",
+    "selfLink",
+    "uid",
+)
+"""Fields of metadata that are the server's."""
+
+POD_MUTABLE = ("activeDeadlineSeconds", "terminationGracePeriodSeconds", "tolerations", "schedulingGates")
+"""Fields of a pod's spec that may change, besides its containers' images."""
+
+SELECTOR_IMMUTABLE = {"deployments.apps", "replicasets.apps", "daemonsets.apps"}
+SCALABLE = {"deployments.apps", "replicasets.apps", "statefulsets.apps", "replicationcontrollers"}
+
+
+class Registry:
+    """Requests to the objects of one cluster."""
+
+    def __init__(self, store: Store, topology: Topology) -> None:
+        self.store = store
+        self._services = ServiceAllocator(store, topology)
+
+    # --- create, update, patch ------------------------------------------------------------------------
+
+    def create(self, obj: Obj) -> Obj:
+        """Store a new object and return it as stored. Raises `ApiError`: 404 for an unknown kind or
+        namespace, 403 for one that is being deleted, 422 for invalid objects, 409 if it exists."""
+        resource = _resource(obj)
+        obj = _placed(obj, resource)
+        meta = obj["metadata"]
+        for field in SERVER_FIELDS:
+            meta.pop(field, None)
+        self._check_namespace(resource, meta)
+        if resource.acts:
+            obj.pop("status", None)
+        obj = self._completed(resource, obj, None)
+        match resource.name:
+            case "pods":
+                obj["status"] = {"phase": "Pending"}
+            case "namespaces":
+                obj["status"] = {"phase": "Active"}
+                obj["spec"] = {"finalizers": ["kubernetes"], **(obj.get("spec") or {})}
+                labels = {**(meta.get("labels") or {}), "kubernetes.io/metadata.name": meta["name"]}
+                obj["metadata"] = {**obj["metadata"], "labels": labels}
+            case "services":
+                obj["status"] = {"loadBalancer": {}}
+        return self.store.create(resource.name, obj)
+
+    def update(self, obj: Obj) -> Obj:
+        """Replace an object except its status. A resourceVersion that is not the stored one is a 409
+        Conflict; without one the update is unconditional."""
+        resource = _resource(obj)
+        obj = _placed(obj, resource)
+        meta = obj["metadata"]
+        old = self.store.find(resource.name, meta.get("namespace", ""), meta.get("name", ""))
+        stored = old["metadata"]
+        version = meta.get("resourceVersion")
+        if meta.get("uid") not in (None, "", stored["uid"]):
+            raise ApiError(
+                409,
+                "Conflict",
+                f'Operation cannot be fulfilled on {resource.name} "{meta["name"]}": the UID in the '
+                f"precondition ({meta['uid']}) is not the UID of the object ({stored['uid']})",
+                kind=resource.name,
+                name=meta["name"],
+            )
+        for field in SERVER_FIELDS:
+            meta.pop(field, None)
+            if field in stored:
+                meta[field] = stored[field]
+        meta.pop("resourceVersion")
+        if version:
+            meta["resourceVersion"] = version
+        if resource.acts:
+            obj.pop("status", None)
+            if "status" in old:
+                obj["status"] = old["status"]
+        obj = self._completed(resource, obj, old)
+        new = self.store.update(resource.name, obj)
+        return self._finalized(resource, new)
+
+    def patch(
+        self,
+        resource: str,
+        namespace: str,
+        name: str,
+        patch: Json,
+        kind: Literal["merge", "json", "strategic"],
+        subresource: Literal["", "status", "scale"] = "",
+    ) -> Obj:
+        """Change an object by an RFC 7396, RFC 6902 or strategic merge patch. With the subresource
+        ``status`` only the status changes; with ``scale`` the patch is for a Scale, which is returned."""
+        if subresource == "scale":
+            scale = _patched(self.scale(resource, namespace, name), patch, kind)
+            return self.scale(
+                resource, namespace, name, replicas=(scale.get("spec") or {}).get("replicas", 0)
+            )
+        old = self.store.find(resource, namespace, name)
+        new = _patched(old, patch, kind)
+        meta = new.get("metadata") if isinstance(new, dict) else None
+        if not isinstance(meta, dict) or meta.get("name") != name or meta.get("namespace", "") != namespace:
+            raise ApiError(400, "BadRequest", f'the patch would change the name of {resource} "{name}"')
+        if (new.get("apiVersion"), new.get("kind")) != (old["apiVersion"], old["kind"]):
+            raise ApiError(400, "BadRequest", f'the patch would change the kind of {resource} "{name}"')
+        return self.update_status(new) if subresource == "status" else self.update(new)
+
+    def update_status(self, obj: Obj) -> Obj:
+        """Replace only the status."""
+        resource = _resource(obj)
+        obj = _placed(obj, resource)
+        meta = obj["metadata"]
+        old = self.store.find(resource.name, meta.get("namespace", ""), meta["name"])
+        kept = dict(old["metadata"])
+        kept["resourceVersion"] = meta.get("resourceVersion", "")
+        return self.store.update(
+            resource.name, {**old, "metadata": kept, "status": obj.get("status") or {}}, generation=False
+        )
+
+    def apply(self, obj: Obj) -> tuple[Obj, Verdict]:
+        """``kubectl apply``, client-side: a three-way merge with what the last apply said, which an
+        annotation remembers. Returns the stored object and kubectl's verdict."""
+        resource = _resource(obj)
+        obj = _placed(obj, resource)
+        meta = obj["metadata"]
+        for field in SERVER_FIELDS:
+            meta.pop(field, None)
+        if resource.acts:
+            obj.pop("status", None)
+        annotations = {k: v for k, v in (meta.get("annotations") or {}).items() if k != LAST_APPLIED}
+        meta["annotations"] = annotations
+        said = json.dumps(obj, sort_keys=True, separators=(",", ":"), ensure_ascii=False) + "\n"
+        meta["annotations"] = {**annotations, LAST_APPLIED: said}
+        old = self.store.get(resource.name, meta.get("namespace", ""), meta.get("name", ""))
+        if old is None:
+            return self.create(obj), "created"
+        before = (old["metadata"].get("annotations") or {}).get(LAST_APPLIED)
+        if before == said:
+            merged = patches.three_way(obj, obj, old)
+        else:
+            merged = patches.three_way(_read(before), obj, old)
+        new = self.update(merged)
+        return new, "unchanged" if new is old else "configured"
+
+    # --- delete -------------------------------------------------------------------------------------
+
+    def delete(
+        self,
+        resource: str,
+        namespace: str,
+        name: str,
+        *,
+        grace: int | None = None,
+        propagation: Propagation = "Background",
+    ) -> Obj:
+        """Delete an object, or begin to: pods on a node get time to end (`grace` seconds, by default their
+        own; 0 is at once), namespaces until they are empty, objects with finalizers until those are
+        gone. Returns its last or its present state."""
+        old = self.store.find(resource, namespace, name)
+        if resource == "namespaces" and name in SYSTEM_NAMESPACES:
+            raise ApiError(
+                403,
+                "Forbidden",
+                f'namespaces "{name}" is forbidden: this namespace may not be deleted',
+                kind=resource,
+                name=name,
+            )
+        dependents = self.store.owned(old["metadata"]["uid"])
+        if propagation == "Orphan":
+            for key in dependents:
+                self._disown(key, old["metadata"]["uid"])
+        elif propagation == "Foreground" and dependents:
+            finalizers = old["metadata"].get("finalizers") or []
+            if FOREGROUND not in finalizers:
+                meta = {**old["metadata"], "finalizers": [*finalizers, FOREGROUND]}
+                old = self._marked(resource, {**old, "metadata": meta}, 0)
+            return old
+        if resource == "pods":
+            return self._delete_pod(old, grace)
+        if resource == "namespaces":
+            status = {**(old.get("status") or {}), "phase": "Terminating"}
+            return self._marked(resource, {**old, "status": status}, 0)
+        if old["metadata"].get("finalizers"):
+            return self._marked(resource, old, 0)
+        return self.store.delete(resource, namespace, name)
+
+    def _delete_pod(self, old: Obj, grace: int | None) -> Obj:
+        meta, spec = old["metadata"], old.get("spec") or {}
+        if grace is None:
+            grace = spec.get("terminationGracePeriodSeconds", GRACE)
+        if not spec.get("nodeName") or (old.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
+            grace = 0
+        if grace > 0 or meta.get("finalizers"):
+            return self._marked("pods", old, grace)
+        return self.store.delete("pods", meta["namespace"], meta["name"])
+
+    def _marked(self, resource: str, old: Obj, grace: int) -> Obj:
+        """Begin a deletion, or shorten one that has begun."""
+        meta = dict(old["metadata"])
+        if meta.get("deletionTimestamp") and meta.get("deletionGracePeriodSeconds", 0) <= grace:
+            return self.store.update(resource, old)
+        moment = datetime.fromisoformat(self.store.now()) + timedelta(seconds=grace)
+        meta["deletionTimestamp"] = moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+        meta["deletionGracePeriodSeconds"] = grace
+        return self.store.update(resource, {**old, "metadata": meta})
+
+    def _finalized(self, resource: Resource, obj: Obj) -> Obj:
+        """Remove an object whose last finalizer has gone."""
+        meta = obj["metadata"]
+        waits = resource.name == "namespaces" or meta.get("deletionGracePeriodSeconds")
+        if meta.get("deletionTimestamp") and not meta.get("finalizers") and not waits:
+            return self.store.delete(*key_of(resource.name, obj))
+        return obj
+
+    def _disown(self, key: Key, uid: str) -> None:
+        obj = self.store.find(*key)
+        refs = [ref for ref in obj["metadata"].get("ownerReferences") or () if ref.get("uid") != uid]
+        meta = {**obj["metadata"], "ownerReferences": refs}
+        if not refs:
+            del meta["ownerReferences"]
+        self.store.update(key.resource, {**obj, "metadata": meta})
+
+    # --- scale --------------------------------------------------------------------------------------
+
+    def scale(self, resource: str, namespace: str, name: str, replicas: int | None = None) -> Obj:
+        """The ``scale`` subresource (autoscaling/v1 Scale); sets the replicas first when given."""
+        if resource not in SCALABLE:
+            raise ApiError(404, "NotFound", "the server could not find the requested resource")
+        obj = self.store.find(resource, namespace, name)
+        if replicas is not None:
+            if not isinstance(replicas, int) or replicas < 0:
+                what = f"Invalid value: {replicas}: must be greater than or equal to 0"
+                raise _invalid("Scale", name, [Problem("spec.replicas", what)])
+            obj = self.store.update(resource, {**obj, "spec": {**obj["spec"], "replicas": replicas}})
+        meta, spec = obj["metadata"], obj["spec"]
+        labels = (spec.get("selector") or {}).get("matchLabels") or {}
+        return {
+            "apiVersion": "autoscaling/v1",
+            "kind": "Scale",
+            "metadata": {
+                k: meta[k]
+                for k in ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
+                if k in meta
+            },
+            "spec": {"replicas": spec.get("replicas", 1)},
+            "status": {
+                "replicas": (obj.get("status") or {}).get("replicas", 0),
+                "selector": ",".join(f"{k}={v}" for k, v in sorted(labels.items())),
+            },
+        }
+
+    # --- checks -------------------------------------------------------------------------------------
+
+    def _completed(self, resource: Resource, obj: Obj, old: Obj | None) -> Obj:
+        """`obj` valid, with all defaults and allocations."""
+        meta = obj["metadata"]
+        problems = list(validate(obj))
+        if not problems and old is None and not (meta.get("name") or meta.get("generateName")):
+            problems.append(Problem("metadata.name", "Required value: name or generateName is required"))
+        if not problems:
+            obj = default(obj)
+            if resource.name == "services":
+                obj = self._services.complete(obj, old, problems)
+        if not problems and old is not None:
+            problems += _immutable(resource.name, obj, old)
+        if problems:
+            raise _invalid(resource.kind, meta.get("name") or meta.get("generateName", ""), problems)
+        return obj
+
+    def _check_namespace(self, resource: Resource, meta: Mapping[str, Any]) -> None:
+        if not resource.namespaced:
+            return
+        name = meta["namespace"]
+        found = self.store.get("namespaces", "", name)
+        if found is None:
+            if name in SYSTEM_NAMESPACES:
+                return
+            raise ApiError(404, "NotFound", f'namespaces "{name}" not found', kind="namespaces", name=name)
+        if found["metadata"].get("deletionTimestamp"):
+            raise ApiError(
+                403,
+                "Forbidden",
+                f'{resource.name} "{meta.get("name", "")}" is forbidden: unable to create new content in '
+                f"namespace {name} because it is being terminated",
+                kind=resource.name,
+                name=meta.get("name", ""),
+            )
+
+
+def _resource(obj: Obj) -> Resource:
+    version, kind = obj.get("apiVersion"), obj.get("kind")
+    found = BY_KIND.get((version, kind)) if isinstance(version, str) and isinstance(kind, str) else None
+    if found is None:
+        raise ApiError(404, "NotFound", f'no matches for kind "{kind}" in version "{version}"')
+    return found
+
+
+def _placed(obj: Obj, resource: Resource) -> Obj:
+    """A copy with its own metadata, in its namespace."""
+    given = obj.get("metadata")
+    meta = dict(given) if isinstance(given, dict) else {}
+    if resource.namespaced:
+        meta["namespace"] = meta.get("namespace") or "default"
+    else:
+        meta.pop("namespace", None)
+    return {**obj, "metadata": meta}
+
+
+def _patched(target: Json, patch: Json, kind: str) -> Json:
+    if kind == "json":
+        return patches.json_patch(target, patch)
+    if not isinstance(patch, dict):
+        raise ApiError(400, "BadRequest", f"a {kind} patch is an object")
+    return patches.merge(target, patch) if kind == "merge" else patches.strategic(target, patch)
+
+
+def _read(annotation: str | None) -> Json:
+    try:
+        return json.loads(annotation or "{}")
+    except ValueError:
+        return {}  # somebody has edited it; kubectl would give up, we take it for an object never applied
+
+
+def _invalid(kind: str, name: str, problems: list[Problem]) -> ApiError:
+    causes = [f"{p.path}: {p.what}" if p.path else p.what for p in problems]
+    text = causes[0] if len(causes) == 1 else f"[{', '.join(causes)}]"
+    return ApiError(
+        422, "Invalid", f'{kind} "{name}" is invalid: {text}', kind=kind, name=name, causes=problems
+    )
+
+
+def _immutable(resource: str, new: Obj, old: Obj) -> list[Problem]:
+    """What may not change."""
+    after, before = new.get("spec") or {}, old.get("spec") or {}
+    if resource == "pods":
+        if _fixed(after) != _fixed(before):
+            what = "Forbidden: pod updates may not change fields other than `spec.containers[*].image`, "
+            what += "`spec.initContainers[*].image`, `spec.activeDeadlineSeconds`, `spec.tolerations` "
+            what += "(only additions to existing tolerations), `spec.terminationGracePeriodSeconds`"
+            return [Problem("spec", what, "delete the pod and create it again")]
+    elif resource in SELECTOR_IMMUTABLE:
+        if after.get("selector") != before.get("selector"):
+            shown = json.dumps(after.get("selector"), sort_keys=True)
+            what = f"Invalid value: {shown}: field is immutable"
+            return [Problem("spec.selector", what, "delete the object and create it again")]
+    elif resource == "services":
+        was, now = before.get("clusterIP"), after.get("clusterIP")
+        if was and now and was != now:
+            what = f'Invalid value: ["{now}"]: may not change once set'
+            return [Problem("spec.clusterIPs[0]", what, "delete the service and create it again")]
+    return []
+
+
+def _fixed(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a pod's spec that may not change."""
+    fixed = {k: v for k, v in spec.items() if k not in POD_MUTABLE}
+    for field in ("containers", "initContainers"):
+        if fixed.get(field):
+            fixed[field] = [{k: v for k, v in c.items() if k != "image"} for c in fixed[field]]
+    return fixed

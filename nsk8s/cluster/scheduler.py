@@ -1,0 +1,293 @@
+"""Which node a pod runs on (kube-scheduler, as far as a network cares).
+
+Filters, in upstream's order: NodeUnschedulable, TaintToleration, NodeAffinity, NodePorts, and room for
+another address in the node's pod CIDR. Among those left: least untolerated PreferNoSchedule taints, least
+pods of the same owner, least pods, name. There is no CPU or memory to run out of.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from nsk8s.api.topology import Topology
+from nsk8s.api.types import Node, Obj, Pod, Taint, Toleration
+from nsk8s.cluster.ipam import room
+from nsk8s.cluster.nodes import BRIDGE_PORTS
+from nsk8s.cluster.replicasets import controller_of
+from nsk8s.cluster.store import Change, Key, Store
+
+UNSCHEDULABLE = Taint(key="node.kubernetes.io/unschedulable", effect="NoSchedule")
+"""The taint that a cordon means."""
+
+HostPort = tuple[str, str, int]
+"""hostIP, protocol, port."""
+
+
+class _Seat:
+    """What a node has room for, and what is taken."""
+
+    def __init__(self, node: Node) -> None:
+        self.pods = 0
+        self.addresses = 0
+        self.owners: Counter[str] = Counter()
+        self.ports: Counter[HostPort] = Counter()
+        self.show(node)
+
+    def show(self, node: Node) -> None:
+        self.node = node
+        self.name = node.metadata.name
+        self.labels = node.metadata.labels
+        self.room = min(BRIDGE_PORTS, room(node.spec.podCIDR)) if node.spec.podCIDR else BRIDGE_PORTS
+        taints = node.spec.taints + ((UNSCHEDULABLE,) if node.spec.unschedulable else ())
+        self.hard = tuple(t for t in taints if t.effect in ("NoSchedule", "NoExecute"))
+        self.soft = tuple(t for t in taints if t.effect == "PreferNoSchedule")
+
+
+class _Claim:
+    """What a bound pod takes of its node."""
+
+    __slots__ = ("address", "node", "owner", "ports")
+
+    def __init__(self, node: str, pod: Obj) -> None:
+        owner = controller_of(pod)
+        spec = pod["spec"]
+        self.node = node
+        self.owner: str = owner["uid"] if owner else ""
+        self.ports = host_ports(spec)
+        self.address = not spec.get("hostNetwork")
+
+
+class Scheduler:
+    """Binds pods to nodes; keeps count of what is taken."""
+
+    def __init__(self, store: Store, topology: Topology) -> None:
+        self._store = store
+        self._seats: dict[str, _Seat] = {}
+        self._claims: dict[Key, _Claim] = {}
+        self._waiting: dict[Key, None] = {}
+
+    def touched(self, change: Change) -> Iterable[Key]:
+        """Pods without a node; all of those when a node changes or a pod makes room."""
+        key = change.key
+        if key.resource == "nodes":
+            if change.old is None or change.type == "DELETED" or _facets(change.old) != _facets(change.new):
+                self._see_node(change)
+                yield from self._waiting
+            return
+        if key.resource != "pods":
+            return
+        if change.old is not None and change.old["metadata"]["uid"] != change.new["metadata"]["uid"]:
+            self._free(key)
+        node = change.new["spec"].get("nodeName")
+        phase = (change.new.get("status") or {}).get("phase")
+        if change.type == "DELETED" or phase in ("Succeeded", "Failed"):
+            self._waiting.pop(key, None)
+            if self._free(key):
+                yield from self._waiting
+        elif node:
+            self._waiting.pop(key, None)
+            if key not in self._claims:
+                self._take(key, _Claim(node, change.new))
+        elif not change.new["metadata"].get("deletionTimestamp"):
+            self._waiting[key] = None
+            yield key
+
+    def sync(self, key: Key, now: float) -> float | None:
+        """Bind a pod, or say why it cannot be."""
+        pod = self._store.get(*key)
+        if pod is None or pod["spec"].get("nodeName") or pod["metadata"].get("deletionTimestamp"):
+            return None
+        view = self._store.view(key)
+        assert isinstance(view, Pod)
+        claim = _Claim("", pod)
+        reasons: Counter[str] = Counter()
+        best: tuple[int, int, int, str] | None = None
+        required = _required(pod["spec"])
+        for seat in self._seats.values():
+            reason = _refusal(seat, view, claim, required)
+            if reason:
+                reasons[reason] += 1
+                continue
+            soft = sum(not tolerated(t, view.spec.tolerations) for t in seat.soft) if seat.soft else 0
+            crowd = seat.owners[claim.owner] if claim.owner else 0
+            score = (soft, crowd, seat.pods, seat.name)
+            if best is None or score < best:
+                best = score
+        if best is None:
+            self._store.update("pods", self._refused(pod, reasons), generation=False)
+            return None
+        claim.node = best[3]
+        self._take(key, claim)
+        self._waiting.pop(key, None)
+        self._store.update("pods", self._bound(pod, claim.node), generation=False)
+        return None
+
+    def _bound(self, pod: Obj, node: str) -> Obj:
+        condition = {
+            "type": "PodScheduled",
+            "status": "True",
+            "lastProbeTime": None,
+            "lastTransitionTime": self._store.now(),
+        }
+        return _conditioned({**pod, "spec": {**pod["spec"], "nodeName": node}}, condition)
+
+    def _refused(self, pod: Obj, reasons: Mapping[str, int]) -> Obj:
+        """FitError.Error(): reasons with their counts, sorted as text."""
+        parts = sorted(f"{count} {reason}" for reason, count in reasons.items())
+        message = "no nodes available to schedule pods"
+        if parts:
+            total = len(self._seats)
+            message = f"0/{total} nodes are available: {', '.join(parts)}."
+        condition = {
+            "type": "PodScheduled",
+            "status": "False",
+            "reason": "Unschedulable",
+            "message": message,
+            "lastProbeTime": None,
+        }
+        for old in (pod.get("status") or {}).get("conditions") or ():
+            if old["type"] == "PodScheduled" and old["status"] == "False":
+                condition["lastTransitionTime"] = old["lastTransitionTime"]
+        condition.setdefault("lastTransitionTime", self._store.now())
+        return _conditioned(pod, condition)
+
+    # --- counting -----------------------------------------------------------------------------------
+
+    def _see_node(self, change: Change) -> None:
+        name = change.key.name
+        if change.type == "DELETED":
+            self._seats.pop(name, None)
+            return
+        node = self._store.view(change.key)
+        if not isinstance(node, Node):
+            return  # deleted by a later change
+        if name in self._seats:
+            self._seats[name].show(node)
+            return
+        seat = self._seats[name] = _Seat(node)
+        for claim in self._claims.values():
+            if claim.node == name:
+                _count(seat, claim, 1)
+
+    def _take(self, key: Key, claim: _Claim) -> None:
+        self._claims[key] = claim
+        seat = self._seats.get(claim.node)
+        if seat is not None:
+            _count(seat, claim, 1)
+
+    def _free(self, key: Key) -> bool:
+        claim = self._claims.pop(key, None)
+        if claim is None:
+            return False
+        seat = self._seats.get(claim.node)
+        if seat is not None:
+            _count(seat, claim, -1)
+        return True
+
+
+def _count(seat: _Seat, claim: _Claim, step: int) -> None:
+    seat.pods += step
+    seat.addresses += step * claim.address
+    if claim.owner:
+        seat.owners[claim.owner] += step
+    for port in claim.ports:
+        seat.ports[port] += step
+
+
+def _facets(obj: Obj) -> tuple[object, object]:
+    """What scheduling looks at in a Node."""
+    return obj["metadata"].get("labels"), obj.get("spec")
+
+
+def _conditioned(pod: Obj, condition: Obj) -> Obj:
+    status = pod.get("status") or {}
+    others = [c for c in status.get("conditions") or () if c["type"] != condition["type"]]
+    return {**pod, "status": {**status, "conditions": [*others, condition]}}
+
+
+# --- filters ----------------------------------------------------------------------------------------
+
+
+def _refusal(seat: _Seat, pod: Pod, claim: _Claim, required: list[Any] | None) -> str:
+    """Why not this node, in the scheduler's words; "" if it may be."""
+    if seat.hard:
+        for taint in seat.hard:
+            if not tolerated(taint, pod.spec.tolerations):
+                if taint is UNSCHEDULABLE:
+                    return "node(s) were unschedulable"
+                return f"node(s) had untolerated taint {{{taint.key}: {taint.value}}}"
+    if pod.spec.nodeSelector and not pod.spec.nodeSelector.items() <= seat.labels.items():
+        return "node(s) didn't match Pod's node affinity/selector"
+    if required is not None and not any(_term(term, seat) for term in required):
+        return "node(s) didn't match Pod's node affinity/selector"
+    if claim.ports and any(_conflict(port, seat.ports) for port in claim.ports):
+        return "node(s) didn't have free ports for the requested pod ports"
+    if claim.address and seat.addresses >= seat.room:
+        return "Too many pods"
+    return ""
+
+
+def tolerated(taint: Taint, tolerations: Iterable[Toleration]) -> bool:
+    """Whether one of `tolerations` tolerates `taint` (v1.Toleration.ToleratesTaint)."""
+    return any(
+        (not t.effect or t.effect == taint.effect)
+        and (t.key == taint.key or (not t.key and t.operator == "Exists"))
+        and (t.operator == "Exists" or t.value == taint.value)
+        for t in tolerations
+    )
+
+
+def host_ports(spec: Obj) -> tuple[HostPort, ...]:
+    """The ports a pod takes of its node. With hostNetwork its container ports are host ports."""
+    shared = spec.get("hostNetwork")
+    return tuple(
+        (port.get("hostIP") or "0.0.0.0", port.get("protocol") or "TCP", number)
+        for container in spec.get("containers") or ()
+        for port in container.get("ports") or ()
+        if (number := port.get("hostPort") or (port.get("containerPort") if shared else 0))
+    )
+
+
+def _conflict(wanted: HostPort, taken: Mapping[HostPort, int]) -> bool:
+    ip, protocol, port = wanted
+    if ip != "0.0.0.0":
+        return bool(taken.get(wanted) or taken.get(("0.0.0.0", protocol, port)))
+    return any(count and key[1] == protocol and key[2] == port for key, count in taken.items())
+
+
+def _required(spec: Obj) -> list[Any] | None:
+    affinity = ((spec.get("affinity") or {}).get("nodeAffinity") or {}).get(
+        "requiredDuringSchedulingIgnoredDuringExecution"
+    )
+    return None if affinity is None else affinity.get("nodeSelectorTerms") or []
+
+
+def _term(term: Obj, seat: _Seat) -> bool:
+    """A nodeSelectorTerm: all its expressions hold; an empty one matches nothing."""
+    expressions, fields = term.get("matchExpressions") or (), term.get("matchFields") or ()
+    if not expressions and not fields:
+        return False
+    name = {"metadata.name": seat.name}
+    return all(_holds(e, seat.labels) for e in expressions) and all(_holds(f, name) for f in fields)
+
+
+def _holds(expression: Obj, labels: Mapping[str, str]) -> bool:
+    value = labels.get(expression.get("key", ""))
+    values = expression.get("values") or []
+    match expression.get("operator"):
+        case "In":
+            return value in values
+        case "NotIn":
+            return value not in values
+        case "Exists":
+            return value is not None
+        case "DoesNotExist":
+            return value is None
+        case "Gt" | "Lt" as operator:
+            if value is None or not value.isdecimal() or len(values) != 1 or not values[0].isdecimal():
+                return False
+            return int(value) > int(values[0]) if operator == "Gt" else int(value) < int(values[0])
+        case _:
+            return False
