@@ -172,7 +172,7 @@ def _jwilder(site: Site, request: Request) -> Response:
 def _traefik(site: Site, request: Request) -> Response:
     remote = f"{request.client}:{request.client_port}"
     addresses = ["127.0.0.1", site.ip]
-    headers = {}
+    headers: dict[str, list[str]] = {}
     for name, value in request.headers:
         headers.setdefault(name.title(), []).append(value)
     if request.path == "/health":

@@ -16,6 +16,9 @@ MAX_HEAD = 32 * 1024
 MAX_BODY = 1024 * 1024
 """Bytes of a request's body (nginx: client_max_body_size)."""
 
+LINGER = 5.0
+"""Seconds to listen on after a refusal (nginx: lingering_timeout)."""
+
 
 class Connection(asyncio.Protocol):
     """Answers what `behaviour` answers for `site`; counts itself among `members` while it is open.
@@ -42,6 +45,7 @@ class Connection(asyncio.Protocol):
         self._request: h11.Request | None = None
         self._body = bytearray()
         self._writable = True
+        self._lingering = False
         self.last = loop.time()
         members.add(self)
 
@@ -79,23 +83,18 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Feed h11."""
         self.last = self._loop.time()
-        if self._http.our_state in (h11.MUST_CLOSE, h11.CLOSED, h11.ERROR):
+        if self._lingering or self._http.our_state in (h11.MUST_CLOSE, h11.CLOSED, h11.ERROR):
             return
         self._http.receive_data(data)
         self._advance()
 
     def eof_received(self) -> bool:
-        """The client has said all; close when it is answered (h11 tells)."""
-        with_answer = self._http.our_state is h11.SEND_RESPONSE
-        if not with_answer:
-            return False
-        self._http.receive_data(b"")
-        self._advance()
+        """The client has said all, and all of it is answered: close when that is sent."""
         return False
 
     def _advance(self) -> None:
         """Go on until data is missing, or the client does not take our answers."""
-        while self._writable and self._transport and not self._transport.is_closing():
+        while self._writable and self._transport and not self._lingering and not self._transport.is_closing():
             try:
                 event = self._http.next_event()
             except h11.RemoteProtocolError as error:
@@ -155,15 +154,23 @@ class Connection(asyncio.Protocol):
             if not head:
                 self._send(h11.Data(data=response.body))
             self._send(h11.EndOfMessage())
-        if self._http.our_state is h11.MUST_CLOSE and self._transport:
+        if self._http.our_state is h11.MUST_CLOSE and self._transport and not self._lingering:
             self._transport.close()
 
     def _refuse(self, status: int) -> None:
-        """Answer what is no request, as far as the protocol allows, and close."""
-        if self._http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+        """Answer what is no request, as far as the protocol allows, and close.
+
+        Not at once: closing with unread data resets the connection, and the client loses the answer
+        (nginx: lingering_close).
+        """
+        self._lingering = self._http.our_state in (h11.IDLE, h11.SEND_RESPONSE)
+        if self._lingering:
             self._request = None
             self._respond(refuse(self._behaviour, status), close=True)
-        if self._transport:
+        if self._transport and self._lingering:
+            self._transport.write_eof()
+            self._loop.call_later(LINGER, self.abort)
+        elif self._transport:
             self._transport.close()
 
     def _send(self, event: h11.Event) -> None:

@@ -14,7 +14,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from nsk8s.errors import HostError, Timeout
@@ -59,6 +59,10 @@ class StandIn:
         """What it is known by."""
         return self.pod, self.container
 
+    def as_json(self) -> dict[str, Any]:
+        """Its fields; the inverse is the constructor."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
 
 class StandIns:
     """The stand-in server of one cluster. `lost(key, why)` is called for a stand-in that a new server could
@@ -85,7 +89,7 @@ class StandIns:
         """Open the stand-ins' sockets; returns why some could not be ("listen on 80/TCP: address already
         in use"). The same attempt again is no error, another one replaces it."""
         wanted = list(standins)
-        answer = await self._ask({"op": "serve", "standins": [asdict(one) for one in wanted]})
+        answer = await self._ask({"op": "serve", "standins": [one.as_json() for one in wanted]})
         errors = {(pod, container): why for pod, container, why in answer["errors"]}
         self._served |= {one.key: one for one in wanted if one.key not in errors}
         return errors
@@ -161,21 +165,9 @@ class StandIns:
             return await asyncio.open_unix_connection(path, limit=LIMIT)
 
     async def _launch(self) -> None:
-        ready, told = os.pipe2(os.O_CLOEXEC)
+        pid, ready = _start(self._paths)
         try:
-            with open(self._paths.daemon_log, "ab") as output:  # noqa: ASYNC230 (a local file, once)
-                child = await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-m", "nsk8s.workloads.standin_server"),
-                    *(os.fspath(self._paths.standins), str(told)),
-                    pass_fds=(told,),
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    start_new_session=True,
-                )
-            os.close(told)
-            told = -1
-            self._spawn(_reap(child))
+            self._spawn(_reap(pid))
             if not await _readable(ready, DEADLINE):
                 raise Timeout(f"the stand-in server did not listen within {DEADLINE:.0f} s")
             if not os.read(ready, 16):
@@ -184,8 +176,6 @@ class StandIns:
                 )
         finally:
             os.close(ready)
-            if told >= 0:
-                os.close(told)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -198,11 +188,46 @@ class StandIns:
             log.error("stand-ins: %s", error)
 
 
-async def _reap(child: asyncio.subprocess.Process) -> None:
-    await child.wait()
+def _start(paths: ClusterPaths) -> tuple[int, int]:
+    """The new server's pid, and the pipe on which it says that it listens."""
+    ready, told = os.pipe2(os.O_CLOEXEC)
+    log_fd = os.open(paths.daemon_log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    server = [sys.executable, "-m", "nsk8s.workloads.standin_server"]
+    try:
+        pid = os.posix_spawn(
+            sys.executable,
+            [*server, os.fspath(paths.standins), str(told)],
+            os.environ,
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, log_fd, 1),
+                (os.POSIX_SPAWN_DUP2, log_fd, 2),
+                (os.POSIX_SPAWN_DUP2, told, told),
+            ],
+            setsid=True,
+        )
+    finally:
+        os.close(told)
+        os.close(log_fd)
+    return pid, ready
 
 
-async def _readable(fd: int, deadline: float) -> bool:
+async def _reap(pid: int) -> None:
+    """Wait for the server's end, whenever that is; leave it to the next one if we end earlier."""
+    fd = os.pidfd_open(pid)
+    try:
+        await _readable(fd, None)
+        _collect(pid)
+    finally:
+        os.close(fd)
+
+
+def _collect(pid: int) -> None:
+    """Take the exit status of a child that has ended."""
+    os.waitpid(pid, 0)
+
+
+async def _readable(fd: int, deadline: float | None) -> bool:
     loop = asyncio.get_running_loop()
     happened = asyncio.Event()
     loop.add_reader(fd, happened.set)
