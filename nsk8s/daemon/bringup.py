@@ -1,0 +1,123 @@
+"""What `up` asks of the objects: apply all that the files hold, remove what they no longer hold, and tell
+when everything is ready. Pure; `server` streams it to the client."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nsk8s.api.kinds import BY_KIND
+from nsk8s.api.types import Deployment, Obj, Pod, ReplicaSet
+from nsk8s.cluster.registry import Registry
+from nsk8s.cluster.store import Key, Store, key_of
+from nsk8s.errors import ApiError
+
+FIRST = ("Namespace", "CustomResourceDefinition")
+"""Kinds that others need to be there already, whatever the order of the files."""
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What became of one object, in kubectl's words: created, configured, unchanged or deleted."""
+
+    key: Key
+    verdict: str
+
+    @property
+    def object(self) -> str:
+        """As kubectl prints it: ``deployment.apps/web``."""
+        plural, _, group = self.key.resource.partition(".")
+        kind = next(r.singular for r in BY_KIND.values() if r.plural == plural and r.group == group)
+        return f"{kind}{'.' if group else ''}{group}/{self.key.name}"
+
+
+def apply_all(
+    registry: Registry, store: Store, objects: Iterable[Obj], previous: Sequence[Key] = ()
+) -> list[Applied]:
+    """Apply `objects`, then delete those of `previous` (what the last `up` applied) that are not among
+    them. All or nothing: an `ApiError` leaves the store as it was."""
+    done = []
+    kept = set()
+    try:
+        for obj in sorted(objects, key=lambda o: o.get("kind") not in FIRST):
+            stored, verdict = registry.apply(obj)
+            resource = BY_KIND[(stored["apiVersion"], stored["kind"])].name
+            key = key_of(resource, stored)
+            kept.add(key)
+            done.append(Applied(key, verdict))
+        for key in previous:
+            if key not in kept and store.get(*key) is not None:
+                registry.delete(*key)
+                done.append(Applied(key, "deleted"))
+    except ApiError:
+        store.rollback()
+        raise
+    return done
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """How far a cluster is: pods ready of those wanted, and what is still waited for, in words."""
+
+    ready: int
+    total: int
+    waiting: tuple[str, ...]
+
+
+def readiness(store: Store) -> Readiness:
+    """Whether every pod that somebody asked for is there and ready (or has succeeded)."""
+    ready = total = 0
+    waiting = []
+    controlled: dict[str, int] = {}
+    for pod in store.views("pods"):
+        assert isinstance(pod, Pod)
+        owner = next((o.uid for o in pod.metadata.ownerReferences if o.controller), "")
+        if pod.metadata.deletionTimestamp:
+            continue
+        good = pod.ready or pod.status.phase == "Succeeded"
+        if owner:
+            controlled[owner] = controlled.get(owner, 0) + 1
+        total += 1
+        ready += good
+        if not good:
+            waiting.append(f"pod {pod.metadata.namespace}/{pod.metadata.name}: {_why(store, pod)}")
+    for resource in ("deployments.apps", "replicasets.apps"):
+        for view in store.views(resource):
+            assert isinstance(view, Deployment | ReplicaSet)
+            if isinstance(view, ReplicaSet) and any(o.controller for o in view.metadata.ownerReferences):
+                continue
+            obj = store.find(resource, view.metadata.namespace, view.metadata.name)
+            missing = _missing(obj, view)
+            if missing:
+                total += missing
+                kind = obj["kind"].lower()
+                waiting.append(
+                    f"{kind} {view.metadata.namespace}/{view.metadata.name}: {missing} pods to come"
+                )
+    return Readiness(ready, total, tuple(waiting))
+
+
+def _missing(obj: Obj, view: Deployment | ReplicaSet) -> int:
+    """How many up-to-date pods of a controller are not even made yet, or not yet known to be ready."""
+    status: dict[str, Any] = obj.get("status") or {}
+    if status.get("observedGeneration", 0) < view.metadata.generation:
+        return view.spec.replicas
+    updated = status.get("updatedReplicas" if isinstance(view, Deployment) else "replicas", 0)
+    missing = max(0, view.spec.replicas - updated)
+    if not missing and isinstance(view, Deployment):
+        extra = status.get("replicas", 0) - view.spec.replicas
+        return max(0, extra)
+    return missing
+
+
+def _why(store: Store, pod: Pod) -> str:
+    """One line: what this pod waits for."""
+    for status in (*pod.status.initContainerStatuses, *pod.status.containerStatuses):
+        waiting = status.state.get("waiting")
+        if waiting and waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
+            return f"container {status.name}: {waiting['reason']}: {waiting.get('message', '')}".rstrip(": ")
+    for condition in pod.status.conditions:
+        if condition.status == "False" and condition.message:
+            return f"{condition.reason}: {condition.message}"
+    return pod.status.phase or "not scheduled yet"

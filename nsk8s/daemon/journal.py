@@ -1,0 +1,65 @@
+"""The store's journal in SQLite: one row an object, one transaction a commit.
+
+`synchronous=OFF` is enough: the objects must survive the control plane (kill -9 leaves the page cache
+intact), not the machine, for a reboot ends the cluster anyway.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from nsk8s.api.types import Obj
+from nsk8s.cluster.store import Change
+from nsk8s.errors import HostError
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS objects (
+  resource TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL, object BLOB NOT NULL,
+  PRIMARY KEY (resource, namespace, name)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS revision (value INTEGER NOT NULL);
+"""
+
+
+class SqliteJournal:
+    """A `Journal` in a file. Raises `HostError` when the file cannot be used."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=OFF")
+            self._db.executescript(SCHEMA)
+        except sqlite3.Error as error:
+            raise HostError(f"{path}: {error}", hint="is the disk full, or the file not ours?") from error
+        self._encoder = msgspec.json.Encoder()
+
+    def load(self) -> tuple[int, Iterable[tuple[str, Obj]]]:
+        """The last revision written, and every object."""
+        row = self._db.execute("SELECT value FROM revision").fetchone()
+        rows = self._db.execute("SELECT resource, object FROM objects").fetchall()
+        decode = msgspec.json.Decoder(dict).decode
+        return (row[0] if row else 0), [(resource, decode(blob)) for resource, blob in rows]
+
+    def write(self, revision: int, changes: Sequence[Change]) -> None:
+        """Write the last state of every changed object in one transaction."""
+        last = {change.key: change for change in changes}
+        gone = [key for key, change in last.items() if change.type == "DELETED"]
+        kept = [
+            (*key, self._encoder.encode(change.new))
+            for key, change in last.items()
+            if change.type != "DELETED"
+        ]
+        self._db.execute("BEGIN")
+        self._db.executemany("INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?)", kept)
+        self._db.executemany("DELETE FROM objects WHERE resource=? AND namespace=? AND name=?", gone)
+        self._db.execute("DELETE FROM revision")
+        self._db.execute("INSERT INTO revision VALUES (?)", (revision,))
+        self._db.execute("COMMIT")
+
+    def close(self) -> None:
+        """Let the file go."""
+        self._db.close()

@@ -1,0 +1,70 @@
+"""What the control plane decides: events in, commands and a desired network out; no I/O.
+
+One `turn` runs the controllers and the kubelet until neither has anything more to say, and commits the
+store. `desired` compiles the network that the objects now ask for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence, Set
+
+from nsk8s.api.topology import Topology
+from nsk8s.api.types import EndpointSlice, Pod, Service
+from nsk8s.cluster.control import Control
+from nsk8s.cluster.ipam import Ipam
+from nsk8s.cluster.kubelet import Kubelet
+from nsk8s.cluster.lifecycle import Command, Event
+from nsk8s.cluster.registry import Registry
+from nsk8s.cluster.store import Change, Store
+from nsk8s.dataplane.compiler import ClusterView, Compiler
+from nsk8s.linux.values import NamespaceState
+
+
+class Loop:
+    """The decisions of one cluster with one topology. After a restart, or when the topology has
+    changed, a new Loop over the same store `adopt`s what runs."""
+
+    def __init__(self, store: Store, topology: Topology) -> None:
+        self.store = store
+        self.topology = topology
+        self.registry = Registry(store, topology)
+        self.control = Control(store, self.registry, topology)
+        self.kubelet = Kubelet(store, topology, Ipam(topology, self.pods()))
+        self._compiler = Compiler(topology)
+
+    def pods(self) -> list[Pod]:
+        """All pods."""
+        return [v for v in self.store.views("pods") if isinstance(v, Pod)]
+
+    def adopt(
+        self, sandboxes: Set[str], containers: Mapping[tuple[str, str], str], now: float
+    ) -> list[Command]:
+        """Take over what already runs: pod UIDs with a sandbox, and container ids by (pod UID, name)."""
+        return self.kubelet.adopt(sandboxes, containers, now)
+
+    def turn(self, now: float, events: Iterable[Event] = ()) -> tuple[list[Command], Sequence[Change]]:
+        """Take in `events`, let everybody finish, commit; `now` in seconds. Returns what to do and what
+        changed."""
+        commands: list[Command] = []
+        for event in events:
+            commands += self.kubelet.handle(event, now)
+        while True:
+            before = self.store.revision
+            self.control.settle(now)
+            commands += self.kubelet.sync(now)
+            if self.store.revision == before:
+                break
+        return commands, self.store.commit()
+
+    def wake(self) -> float | None:
+        """When (seconds, the clock of `now`) a turn is due without any event; None: never."""
+        times = [t for t in (self.control.wake(), self.kubelet.wake()) if t is not None]
+        return min(times, default=None)
+
+    def desired(self) -> dict[str, NamespaceState]:
+        """Every namespace's whole desired state. Unchanged namespaces are the identical value."""
+        services = [v for v in self.store.views("services") if isinstance(v, Service)]
+        slices = [
+            v for v in self.store.views("endpointslices.discovery.k8s.io") if isinstance(v, EndpointSlice)
+        ]
+        return self._compiler.compile(ClusterView(self.kubelet.wanted(), services, slices))

@@ -1,0 +1,165 @@
+"""Keeps the kernel at the compiled state: diff against what was last applied, apply in batches, and
+look again from time to time for what others have undone.
+
+What was last applied is only an optimisation: whenever the kernel refuses an operation, or somebody else
+has changed its rule set (the nf_tables generation tells), the namespace is observed and diffed anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import NamedTuple, TypeVar
+
+from nsk8s.dataplane.compiler import OWN_CHAINS
+from nsk8s.errors import KernelError
+from nsk8s.kernel.machine import Machine
+from nsk8s.linux.state import diff, ours
+from nsk8s.linux.values import NamespaceState, Op
+
+T = TypeVar("T")
+States = Mapping[str, NamespaceState]
+
+
+class Share(NamedTuple):
+    """A hostNetwork pod's sandbox: it shares the network of `node`; `tag` is its UID."""
+
+    node: str
+    tag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All that should exist: states by namespace, the pods' UIDs by namespace (`tags`), and the sandboxes
+    that share a node's network."""
+
+    states: States
+    tags: Mapping[str, str]
+    shares: Mapping[str, Share]
+
+
+class Network:
+    """The cluster's namespaces, held at a plan. All kernel work happens in one thread, in order."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="kernel")
+        self._applied: dict[str, NamespaceState] = {}
+        self._shared: dict[str, Share] = {}
+        self._generations: dict[str, int | None] = {}
+
+    async def in_kernel(self, work: Callable[[], T]) -> T:
+        """Run blocking `work` in the kernel thread, after what is queued there already."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    async def reach(self, plan: Plan) -> Iterable[Op]:
+        """Bring the kernel from what was last applied to `plan`; returns the operations it took."""
+        return await self.in_kernel(lambda: self._reach(plan))
+
+    async def compare(self, plan: Plan, names: Iterable[str]) -> int:
+        """Look at what the kernel really holds in `names` and repair what differs from `plan`.
+        Returns how many operations it took; 0 means that nothing had been touched."""
+        wanted = [name for name in names if name in plan.states]
+        return await self.in_kernel(lambda: self._compare(plan, wanted))
+
+    def close(self) -> None:
+        """Let the thread go, when its queue is empty."""
+        self._thread.shutdown()
+
+    # --- in the kernel thread -----------------------------------------------------------------------
+
+    def _reach(self, plan: Plan) -> tuple[Op, ...]:
+        changed = {n for n, state in plan.states.items() if self._applied.get(n) is not state}
+        gone = [n for n in self._applied if n not in plan.states]
+        ops: tuple[Op, ...] = ()
+        if changed or gone:
+            names = changed | _outer(changed, plan.states)
+            before = {n: self._applied[n] for n in [*names, *gone] if n in self._applied}
+            ops = diff(before, {n: s for n, s in plan.states.items() if n in names})
+            try:
+                self.machine.apply(ops, plan.tags)
+            except KernelError:
+                # Memory and kernel disagree: look, and do what is really missing. Again refused is real.
+                self._applied = {n: s for n, s in self._applied.items() if n not in gone}
+                self._compare(plan, list(names))
+            else:
+                self._remember(plan.states, names)
+            for name in gone:
+                self._applied.pop(name, None)
+        self._share(plan)
+        return ops
+
+    def _share(self, plan: Plan) -> None:
+        ended = [n for n, share in self._shared.items() if plan.shares.get(n) != share]
+        if ended:
+            self.machine.remove(ended)
+        for name, share in plan.shares.items():
+            if self._shared.get(name) != share:
+                self.machine.add_shared(name, share.node, share.tag)
+        self._shared = dict(plan.shares)
+
+    def _compare(self, plan: Plan, names: list[str]) -> int:
+        existing = self.machine.sandboxes()
+        stray = [n for n in existing if n not in plan.states and n not in plan.shares]
+        if stray:
+            self.machine.remove(stray)
+        self._shared = {n: s for n, s in self._shared.items() if n in existing}
+        self._applied = {n: s for n, s in self._applied.items() if n in existing or n == ""}
+        present = [n for n in names if n in existing or n == ""]
+        actual = self._observe(plan, present)
+        broken = {n for n in names if actual.get(n) != plan.states[n]}
+        if broken:
+            near = _outer(broken, plan.states) | _inner(broken, plan.states)
+            actual |= self._observe(plan, [n for n in near - set(actual) if n in existing])
+            scope = broken | near
+            ops = diff(
+                {n: s for n, s in actual.items() if n in scope},
+                {n: s for n, s in plan.states.items() if n in scope},
+            )
+            self.machine.apply(ops, plan.tags)
+            self._remember(plan.states, scope)
+        else:
+            ops = ()
+        self._remember(plan.states, present)
+        self._share(plan)
+        return len(ops) + len(stray)
+
+    def _observe(self, plan: Plan, names: list[str]) -> dict[str, NamespaceState]:
+        """What the kernel holds of ours. A rule set whose generation nobody has moved since we wrote it is
+        what we wrote, and need not be dumped."""
+        kept = {n for n in names if n in self._applied and self._generations.get(n) is not None}
+        kept = {n for n in kept if self.machine.generation(n) == self._generations[n]}
+        found = {}
+        for name, state in self.machine.observe(names, OWN_CHAINS, without_rules=kept).items():
+            if name in kept:
+                state = replace(state, rules=self._applied[name].rules)
+            found[name] = ours(state, plan.states[name], self._applied.get(name))
+        return found
+
+    def _remember(self, states: States, names: Iterable[str]) -> None:
+        for name in names:
+            self._applied[name] = states[name]
+            if states[name].rules.tables:
+                self._generations[name] = self.machine.generation(name)
+
+
+def _outer(names: Iterable[str], states: States) -> set[str]:
+    """The namespaces at the outer ends of the veth pairs whose inner ends are in `names`."""
+    return {
+        link.peer.namespace
+        for name in names
+        for link in states[name].links
+        if link.peer and link.peer.namespace in states
+    }
+
+
+def _inner(names: Iterable[str], states: States) -> set[str]:
+    """The namespaces at the inner ends of the veth pairs whose outer ends are in `names`."""
+    wanted = set(names)
+    return {
+        name
+        for name, state in states.items()
+        if any(link.peer and link.peer.namespace in wanted for link in state.links)
+    }

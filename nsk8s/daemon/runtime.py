@@ -1,0 +1,307 @@
+"""Keeps the containers: starts and ends them, watches for their end, probes them, adopts what runs.
+
+What a container runtime and its shims are to a kubelet. Stand-ins live in the stand-in server, real
+commands are processes in the pod's namespaces; both survive this process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass
+from functools import partial
+
+from nsk8s.api.types import Container, ExecAction, Pod
+from nsk8s.cluster.lifecycle import (
+    Command,
+    ContainerExited,
+    ContainerStarted,
+    Event,
+    ProbeFinished,
+    RunProbe,
+    StartContainer,
+    StopContainer,
+)
+from nsk8s.daemon.network import Network
+from nsk8s.daemon.prober import probe_network
+from nsk8s.dataplane.compiler import pod_namespace
+from nsk8s.errors import NsK8sError
+from nsk8s.kernel import processes
+from nsk8s.kernel.processes import CannotRun, Inside
+from nsk8s.paths import ClusterPaths
+from nsk8s.workloads import images, podfiles
+from nsk8s.workloads.standins import StandIn, StandIns
+
+log = logging.getLogger("nsk8s")
+
+Key = tuple[str, str]
+"""Pod UID and container name."""
+
+
+def container_id(pod: str, container: str, attempt: int) -> str:
+    """64 hex digits, as container runtimes name theirs; always the same for the same run."""
+    return hashlib.sha256(f"{pod}/{container}/{attempt}".encode()).hexdigest()
+
+
+@dataclass(slots=True)
+class Run:
+    """One run of a container: `process` is None for a stand-in."""
+
+    attempt: int
+    process: processes.Running | None = None
+    killer: asyncio.TimerHandle | None = None
+
+
+class Runtime:
+    """The containers of one cluster. `post` takes what happens to them; `dns` is the address that pods
+    find in their resolv.conf."""
+
+    def __init__(self, paths: ClusterPaths, network: Network, post: Callable[[Event], None]) -> None:
+        self._paths = paths
+        self._network = network
+        self._post = post
+        self._standins = StandIns(paths)
+        self._runs: dict[Key, Run] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.dns = ""
+        self.catalogue: images.Overrides = {}
+
+    def dispatch(self, commands: Iterable[Command]) -> None:
+        """Begin to carry out commands; what comes of them arrives as events."""
+        serve: list[tuple[StartContainer, images.Workload]] = []
+        stop: list[StopContainer] = []
+        for command in commands:
+            match command:
+                case StartContainer():
+                    workload = images.resolve(command.container, self.catalogue)
+                    if workload.real:
+                        self._spawn(self._start(command, workload))
+                    else:
+                        serve.append((command, workload))
+                case StopContainer():
+                    run = self._runs.get((command.pod, command.container))
+                    if run is not None and run.process is not None:
+                        self._end(run, command.grace)
+                    else:
+                        stop.append(command)
+                case RunProbe():
+                    self._spawn(self._probe(command))
+        if serve:
+            self._spawn(self._serve(serve))
+        if stop:
+            self._spawn(self._withdraw(stop))
+
+    def leave(self, pods: Iterable[str]) -> None:
+        """Forget everything about pods whose sandboxes are about to go (their processes go with them)."""
+        gone = set(pods)
+        if not gone:
+            return
+        standins = []
+        for key in [key for key in self._runs if key[0] in gone]:
+            run = self._runs.pop(key)
+            if run.process is None:
+                standins.append(key)
+            else:
+                self._unwatch(run.process)
+        if standins:
+            self._spawn(self._standins.stop(standins))
+
+    async def running(self) -> dict[Key, str]:
+        """Ids of the containers that run: those we know of, and those that an earlier control plane left."""
+        found = await self._network.in_kernel(processes.running)
+        for mark, process in found.items():
+            pod, container, attempt = mark.split("/")
+            known = self._runs.get((pod, container))
+            if known is not None and known.process is not None and known.process.pid == process.pid:
+                process.close()
+                continue
+            self._watch((pod, container), Run(int(attempt), process))
+        for pod, container, attempt in await self._standins.start():
+            self._runs.setdefault((pod, container), Run(attempt))
+        return {key: container_id(*key, run.attempt) for key, run in self._runs.items()}
+
+    def place(self, pod: Pod, container: Container | None = None) -> Inside:
+        """Where programs beside a pod's containers run: with the container's own view of the files if it
+        is a real process."""
+        name = pod_namespace(pod.metadata.namespace, pod.metadata.name)
+        run = self._runs.get((pod.metadata.uid, container.name)) if container else None
+        return Inside(
+            pid=self._network.machine.pid(name),
+            container=run.process.program_pid if run and run.process else 0,
+            env=podfiles.environment(pod, container) if container else {},
+            workdir=container.workingDir if container else "",
+            files=podfiles.files(pod, self.dns),
+        )
+
+    def attempt(self, pod: str, container: str) -> int:
+        """Which run of the container this is, counted from 0; -1 if it does not run."""
+        run = self._runs.get((pod, container))
+        return run.attempt if run else -1
+
+    # --- stand-ins ----------------------------------------------------------------------------------
+
+    async def _serve(self, starts: list[tuple[StartContainer, images.Workload]]) -> None:
+        wanted = []
+        for command, workload in starts:
+            pod = command.view
+            name = pod_namespace(command.namespace, command.name)
+            self._runs[command.pod, command.container.name] = Run(command.attempt)
+            wanted.append(
+                StandIn(
+                    pod=command.pod,
+                    container=command.container.name,
+                    attempt=command.attempt,
+                    pid=self._network.machine.pid(name),
+                    behaviour=workload.behaviour,
+                    ports=workload.ports,
+                    name=command.name,
+                    namespace=command.namespace,
+                    node=pod.spec.nodeName,
+                    hostname=podfiles.hostname(pod),
+                    ip=pod.status.podIP,
+                    log=os.fspath(self._paths.log(command.pod, command.container.name, command.attempt)),
+                )
+            )
+        try:
+            refused = await self._standins.serve(wanted)
+        except (OSError, NsK8sError) as error:
+            refused = {(w.pod, w.container): str(error) for w in wanted}
+        for command, workload in starts:
+            container = command.container.name
+            why = refused.get((command.pod, container))
+            started = container_id(command.pod, container, command.attempt)
+            self._post(ContainerStarted(command.pod, container, started, workload.says))
+            if why is not None:
+                self._runs.pop((command.pod, container), None)
+                self._post(ContainerExited(command.pod, container, 1, "Error", why))
+
+    async def _withdraw(self, stops: list[StopContainer]) -> None:
+        keys = [(command.pod, command.container) for command in stops]
+        await self._standins.stop(keys)
+        for key in keys:
+            known = self._runs.pop(key, None)
+            # Servers end on SIGTERM with 0; what did not run any more has ended unseen.
+            self._post(
+                ContainerExited(*key, 0 if known else 137, "Completed" if known else "ContainerStatusUnknown")
+            )
+
+    # --- real processes -----------------------------------------------------------------------------
+
+    async def _start(self, command: StartContainer, workload: images.Workload) -> None:
+        pod, container = command.view, command.container
+        place = self.place(pod, None)
+        place = Inside(
+            pid=place.pid,
+            env=podfiles.environment(pod, container),
+            workdir=container.workingDir,
+            files=place.files,
+        )
+        words = images.expand(workload.command, place.env)
+        mark = f"{command.pod}/{container.name}/{command.attempt}"
+        start = partial(
+            processes.spawn,
+            place,
+            words,
+            mark=mark,
+            log=self._paths.log(command.pod, container.name, command.attempt),
+            stdin_open=container.stdin,
+        )
+        started = ContainerStarted(
+            command.pod,
+            container.name,
+            container_id(command.pod, container.name, command.attempt),
+            workload.says,
+        )
+        try:
+            process = await self._network.in_kernel(start)
+        except CannotRun as error:
+            self._post(started)
+            self._post(
+                ContainerExited(command.pod, container.name, error.code, "ContainerCannotRun", error.message)
+            )
+            return
+        except NsK8sError as error:
+            log.error("%s", error)
+            self._post(started)
+            self._post(ContainerExited(command.pod, container.name, 128, "ContainerCannotRun", error.message))
+            return
+        self._watch((command.pod, container.name), Run(command.attempt, process))
+        self._post(started)
+
+    def _watch(self, key: Key, run: Run) -> None:
+        assert run.process is not None
+        self._runs[key] = run
+        asyncio.get_running_loop().add_reader(run.process.monitor, self._ended, key, run)
+
+    def _unwatch(self, process: processes.Running) -> None:
+        asyncio.get_running_loop().remove_reader(process.monitor)
+        process.exit_code()
+        process.close()
+
+    def _ended(self, key: Key, run: Run) -> None:
+        process = run.process
+        assert process is not None
+        asyncio.get_running_loop().remove_reader(process.monitor)
+        code = process.exit_code()
+        process.close()
+        if run.killer:
+            run.killer.cancel()
+        if self._runs.get(key) is run:
+            del self._runs[key]
+        if code is None:
+            self._post(ContainerExited(*key, 137, "ContainerStatusUnknown"))
+        else:
+            self._post(ContainerExited(*key, code, "Completed" if code == 0 else "Error"))
+
+    def _end(self, run: Run, grace: int) -> None:
+        """SIGTERM, and SIGKILL after the grace period; PID 1 of a PID namespace only gets what it handles."""
+        assert run.process is not None
+        if grace <= 0:
+            run.process.signal(signal.SIGKILL)
+            return
+        run.process.signal(signal.SIGTERM)
+        if run.killer is None:
+            kill = partial(run.process.signal, signal.SIGKILL)
+            run.killer = asyncio.get_running_loop().call_later(grace, kill)
+
+    # --- probes -------------------------------------------------------------------------------------
+
+    async def _probe(self, command: RunProbe) -> None:
+        finished = partial(ProbeFinished, command.pod, command.container, command.kind)
+        try:
+            if isinstance(command.action, ExecAction):
+                container = next(
+                    c
+                    for c in (*command.view.spec.containers, *command.view.spec.initContainers)
+                    if c.name == command.container
+                )
+                place = self.place(command.view, container)
+                code, output = await processes.execute(place, command.action.command, timeout=command.timeout)
+                result = finished(code == 0, output.decode(errors="replace"))
+            else:
+                opened = await self._network.in_kernel(partial(self._socket, command.view.spec.nodeName))
+                result = await probe_network(command, opened)
+        except TimeoutError:
+            result = finished(False, f"command timed out after {command.timeout} s")
+        except (OSError, NsK8sError) as error:
+            result = finished(False, str(error))
+        self._post(result)
+
+    def _socket(self, node: str) -> socket.socket:
+        with self._network.machine.enter(node):
+            return socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.error("a container could not be handled", exc_info=error)

@@ -1,0 +1,324 @@
+"""The control plane's process: wires the loop to the kernel, the containers and the API.
+
+Everything that decides or writes happens in the asyncio thread, in `turn`; what takes time (the kernel,
+processes, probes) happens elsewhere and comes back as events for the next turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import random
+import time
+import uuid
+from collections.abc import AsyncIterator, Coroutine, Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from nsk8s.api import cluster as clusters
+from nsk8s.api.topology import Topology
+from nsk8s.api.types import Obj
+from nsk8s.apiserver.server import ApiServer
+from nsk8s.cluster.lifecycle import (
+    Command,
+    CreateSandbox,
+    Event,
+    RemoveSandbox,
+    SandboxCreated,
+    SandboxDied,
+    SandboxFailed,
+    SandboxRemoved,
+)
+from nsk8s.cluster.store import Change, Key, Store, key_of
+from nsk8s.daemon.bringup import Applied, Readiness, apply_all, readiness
+from nsk8s.daemon.journal import SqliteJournal
+from nsk8s.daemon.loop import Loop
+from nsk8s.daemon.network import Network, Plan, Share
+from nsk8s.daemon.rehearsal import difference, rehearse
+from nsk8s.daemon.runtime import Runtime
+from nsk8s.dataplane.compiler import pod_namespace
+from nsk8s.errors import NsK8sError
+from nsk8s.kernel import holder as holders
+from nsk8s.kernel.machine import Machine
+from nsk8s.paths import ClusterPaths
+
+log = logging.getLogger("nsk8s")
+
+CLUSTERS = "clusters.nsk8s.dev"
+NETWORKED = {"pods", "services", "endpointslices.discovery.k8s.io", "nodes"}
+"""Resources whose changes may change the network."""
+
+NODE_INTERVAL = 5.0
+"""Seconds between two looks at the nodes' kernel state (flanneld re-ensures its own every few seconds)."""
+FULL_INTERVAL = 30.0
+"""Seconds between two looks at everything (kube-proxy's syncPeriod)."""
+RETRY_INTERVAL = 1.0
+"""Seconds until what the kernel has refused is tried again."""
+
+SUFFIX_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
+"""k8s.io/apimachinery/pkg/util/rand: no vowels, so that no words appear."""
+
+
+def new_store(paths: ClusterPaths) -> Store:
+    """The cluster's store, with the world's own novelty."""
+    source = random.Random(uuid.uuid4().int)
+    return Store(
+        SqliteJournal(paths.journal),
+        uid=lambda: str(uuid.UUID(int=source.getrandbits(128), version=4)),
+        suffix=lambda: "".join(source.choices(SUFFIX_LETTERS, k=5)),
+        now=lambda: datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    )
+
+
+class Daemon:
+    """One cluster's control plane."""
+
+    def __init__(self, paths: ClusterPaths, store: Store, machine: Machine) -> None:
+        self.paths = paths
+        self.store = store
+        self.network = Network(machine)
+        self.runtime = Runtime(paths, self.network, self.post)
+        self.loop = Loop(store, self._topology())
+        self.api = ApiServer(store, self.loop.registry, self.turn)
+        self._events: list[Event] = []
+        self._creating: dict[str, str] = {}
+        self._removing: dict[str, str] = {}
+        self._dirty = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._turned = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # --- deciding -----------------------------------------------------------------------------------
+
+    async def turn(self) -> None:
+        """Let everybody finish what has been asked so far, and make it durable."""
+        self._turn()
+
+    def post(self, event: Event) -> None:
+        """Something has happened; the next turn takes it in."""
+        if not self._events:
+            asyncio.get_running_loop().call_soon(self._turn)
+        self._events.append(event)
+
+    def _turn(self) -> None:
+        events, self._events = self._events, []
+        commands, changes = self.loop.turn(time.time(), events)
+        if any(change.key.resource in NETWORKED for change in changes):
+            self._touch()
+        self._dispatch(commands)
+        self._rearm()
+        self._announce(changes)
+
+    def _touch(self) -> None:
+        self._idle.clear()
+        self._dirty.set()
+
+    def _announce(self, changes: Iterable[Change]) -> None:
+        self.api.notify(changes)
+        turned, self._turned = self._turned, asyncio.Event()
+        turned.set()
+
+    def _rearm(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+        wake = self.loop.wake()
+        if wake is not None:
+            self._timer = asyncio.get_running_loop().call_later(max(0.0, wake - time.time()), self._turn)
+
+    def _dispatch(self, commands: list[Command]) -> None:
+        rest = []
+        for command in commands:
+            match command:
+                case CreateSandbox():
+                    self._creating[command.pod] = pod_namespace(command.namespace, command.name)
+                    self._touch()
+                case RemoveSandbox():
+                    self._removing[command.pod] = pod_namespace(command.namespace, command.name)
+                    self._touch()
+                case _:
+                    rest.append(command)
+        self.runtime.dispatch(rest)
+
+    # --- acting -------------------------------------------------------------------------------------
+
+    def plan(self) -> Plan:
+        """What the kernel should hold now."""
+        tags, shares = {}, {}
+        for pod in self.loop.kubelet.wanted():
+            name = pod_namespace(pod.metadata.namespace, pod.metadata.name)
+            if pod.spec.hostNetwork:
+                shares[name] = Share(pod.spec.nodeName, pod.metadata.uid)
+            else:
+                tags[name] = pod.metadata.uid
+        return Plan(self.loop.desired(), tags, shares)
+
+    async def follow(self) -> None:
+        """Keep the kernel at the plan, for ever."""
+        while True:
+            await self._dirty.wait()
+            self._dirty.clear()
+            creating, self._creating = self._creating, {}
+            removing, self._removing = self._removing, {}
+            self.runtime.leave(removing)
+            try:
+                await self.network.reach(self.plan())
+            except NsK8sError as error:
+                log.error("%s", error)
+                for pod in creating:
+                    self.post(SandboxFailed(pod, error.message))
+                self._removing = removing | self._removing
+                asyncio.get_running_loop().call_later(RETRY_INTERVAL, self._touch)
+                continue
+            for pod in creating:
+                self.post(SandboxCreated(pod))
+            for pod in removing:
+                self.post(SandboxRemoved(pod))
+            if not self._dirty.is_set() and not self._events:
+                self._idle.set()
+                self._announce(())
+
+    async def watch(self) -> None:
+        """Look from time to time whether the kernel still holds what it should."""
+        looks = 0
+        while True:
+            await asyncio.sleep(NODE_INTERVAL)
+            looks += 1
+            everything = looks % round(FULL_INTERVAL / NODE_INTERVAL) == 0
+            try:
+                await self.compare(everything=everything)
+            except NsK8sError as error:
+                log.error("%s", error)
+
+    async def compare(self, *, everything: bool) -> int:
+        """Repair what the kernel no longer holds of the plan; returns how many operations it took."""
+        plan = self.plan()
+        names = [n for n in plan.states if everything or n not in plan.tags]
+        died = await self.network.died(plan)
+        for pod in died:
+            self.post(SandboxDied(pod))
+        if died:
+            return len(died)
+        return await self.network.compare(plan, names)
+
+    async def adopt(self) -> None:
+        """Take over what runs: after a restart, and when the topology has changed."""
+        sandboxes, containers = await self.runtime.running()
+        self._dispatch(self.loop.adopt(sandboxes, containers, time.time()))
+        self._touch()
+        self._turn()
+
+    # --- what only nsk8s serves ---------------------------------------------------------------------
+
+    async def up(self, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        """`POST /nsk8s/v1/up`: make the cluster what the files say; tells of objects applied, progress,
+        and the end, as JSON lines."""
+        cluster, objects = body["cluster"], body["objects"]
+        topology = clusters.resolve(cluster)
+        if body.get("dryRun"):
+            stored = [(r, obj) for r in self.store.resources() for obj in self.store.list(r)]
+            after = rehearse(topology, objects, (self.store.revision, stored))
+            for line in difference(self.loop.desired(), after, self.paths.cluster):
+                yield {"command": line}
+            return
+        applied = await self._apply(cluster, topology, objects)
+        for one in applied:
+            yield {"applied": {"object": one.object, "verdict": one.verdict}}
+        changed = any(one.verdict != "unchanged" for one in applied)
+        operations = 0 if changed else await self.compare(everything=True)
+        deadline = time.monotonic() + float(body.get("wait", 0))
+        state = readiness(self.store)
+        while not self._settled(state) and time.monotonic() < deadline:
+            yield {"progress": {"ready": state.ready, "total": state.total}}
+            try:
+                async with asyncio.timeout(deadline - time.monotonic()):
+                    await self._turned.wait()
+            except TimeoutError:
+                break
+            state = readiness(self.store)
+        waiting = state.waiting if float(body.get("wait", 0)) else ()
+        yield {"done": {**self._counts(), "changed": changed, "operations": operations, "waiting": waiting}}
+
+    def _settled(self, state: Readiness) -> bool:
+        return not state.waiting and self._idle.is_set()
+
+    async def _apply(self, cluster: Obj, topology: Topology, objects: list[Obj]) -> list[Applied]:
+        """Apply the Cluster document and the objects, all or nothing."""
+        name = self.paths.cluster
+        old = self.store.get(CLUSTERS, "", name)
+        previous = [Key(*key) for key in (old or {}).get("status", {}).get("applied", ())]
+        meta = {**cluster["metadata"], "name": name}
+        loop = self.loop
+        if old is None or old.get("spec") != cluster.get("spec"):
+            if old is None:
+                self.store.create(CLUSTERS, {**cluster, "metadata": meta})
+            else:
+                self.store.update(CLUSTERS, {**old, "spec": cluster.get("spec")})
+            loop = Loop(self.store, topology)
+            loop.control.settle(time.time())  # namespaces and nodes first
+        applied = apply_all(loop.registry, self.store, objects, previous)
+        verdicts = {"created", "unchanged", "configured"}
+        keys = [list(one.key) for one in applied if one.verdict in verdicts]
+        stored = self.store.find(CLUSTERS, "", name)
+        self.store.update(CLUSTERS, {**stored, "status": {"applied": keys}}, generation=False)
+        if loop is not self.loop:
+            self.loop = loop
+            self.api.registry = loop.registry
+            await self.adopt()
+            verdict = "created" if old is None else "configured"
+            applied.insert(0, Applied(key_of(CLUSTERS, stored), verdict))
+        else:
+            self._turn()
+        return applied
+
+    def _topology(self) -> Topology:
+        stored = self.store.get(CLUSTERS, "", self.paths.cluster)
+        return clusters.resolve(stored) if stored else Topology(self.paths.cluster, ())
+
+    def _counts(self) -> dict[str, int]:
+        return {r: self.store.count(r) for r in ("nodes", "pods", "services")}
+
+    async def describe(self) -> dict[str, Any]:
+        """`GET /nsk8s/v1/cluster`: what `nsk8s ls` shows."""
+        stored = self.store.get(CLUSTERS, "", self.paths.cluster)
+        created = stored["metadata"]["creationTimestamp"] if stored else None
+        return {**self._counts(), "created": created}
+
+    # --- living -------------------------------------------------------------------------------------
+
+    def spawn(self, name: str, work: Coroutine[None, None, None]) -> None:
+        """Run a coroutine for as long as the daemon lives; if it fails, the daemon ends (and the next
+        command starts it again)."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.critical(
+                "%s failed; the next command starts the control plane again", task.get_name(), exc_info=error
+            )
+            os._exit(1)
+
+
+async def serve(paths: ClusterPaths, told: int) -> None:
+    """Be the control plane of a cluster; writes to the pipe `told` when it listens."""
+    holder = holders.find(paths)
+    assert holder is not None
+    daemon = Daemon(paths, new_store(paths), Machine(paths, holder))
+    daemon.api.route("POST", "/nsk8s/v1/up", daemon.up)
+    daemon.api.route("GET", "/nsk8s/v1/cluster", daemon.describe)
+    daemon.api.route("GET", "/nsk8s/v1/target", daemon.runtime.target)
+    if daemon.loop.topology.nodes:
+        await daemon.adopt()
+    await daemon.api.listen(paths.socket)
+    daemon.spawn("network", daemon.follow())
+    daemon.spawn("watch", daemon.watch())
+    os.write(told, b"ready\n")
+    os.close(told)
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+    await asyncio.Event().wait()

@@ -1,0 +1,69 @@
+"""What a container finds in its environment and in /etc, as the kubelet and the container runtime put
+it there. Pure text."""
+
+from __future__ import annotations
+
+from nsk8s.api.types import Container, Pod
+from nsk8s.workloads.images import expand
+
+ZONE = "cluster.local"
+"""The cluster's DNS zone."""
+
+HOSTS = """\
+127.0.0.1\tlocalhost
+::1\tlocalhost ip6-localhost ip6-loopback
+fe00::\tip6-localnet
+fe00::\tip6-mcastprefix
+fe00::1\tip6-allnodes
+fe00::2\tip6-allrouters
+"""
+
+
+def hostname(pod: Pod) -> str:
+    """The pod's host name: what it asks for, or its own name, cut to 63 characters as the kubelet does."""
+    return (pod.spec.hostname or pod.metadata.name)[:63].rstrip("-.")
+
+
+def hosts(pod: Pod) -> str:
+    """/etc/hosts (pkg/kubelet/kubelet_pods.go, managedHostsFileContent)."""
+    if pod.spec.hostNetwork:
+        text = "# Kubernetes-managed hosts file (host network).\n" + HOSTS
+        text += f"{pod.status.hostIP}\t{pod.spec.nodeName}\n"
+    else:
+        name = hostname(pod)
+        full = (
+            f"{name}.{pod.spec.subdomain}.{pod.metadata.namespace}.svc.{ZONE}\t" if pod.spec.subdomain else ""
+        )
+        text = f"# Kubernetes-managed hosts file.\n{HOSTS}{pod.status.podIP}\t{full}{name}\n"
+    if pod.spec.hostAliases:
+        text += "\n# Entries added by HostAliases.\n"
+        text += "".join("\t".join((alias.ip, *alias.hostnames)) + "\n" for alias in pod.spec.hostAliases)
+    return text
+
+
+def resolv_conf(pod: Pod, dns: str) -> str:
+    """/etc/resolv.conf for dnsPolicy ClusterFirst. `dns` is the cluster's DNS address; while there is none,
+    no nameserver is named, so that a look-up fails at once instead of waiting for nobody."""
+    if pod.spec.dnsPolicy == "Default" or (pod.spec.hostNetwork and pod.spec.dnsPolicy == "ClusterFirst"):
+        return "# dnsPolicy Default: the nodes have no resolver of their own\n"
+    namespace = pod.metadata.namespace
+    server = f"nameserver {dns}\n" if dns else ""
+    return f"search {namespace}.svc.{ZONE} svc.{ZONE} {ZONE}\n{server}options ndots:5\n"
+
+
+def files(pod: Pod, dns: str) -> dict[str, str]:
+    """The files that are the pod's own, by path."""
+    name = pod.spec.nodeName if pod.spec.hostNetwork else hostname(pod)
+    return {
+        "/etc/hosts": hosts(pod),
+        "/etc/hostname": f"{name}\n",
+        "/etc/resolv.conf": resolv_conf(pod, dns),
+    }
+
+
+def environment(pod: Pod, container: Container) -> dict[str, str]:
+    """The container's environment: HOSTNAME, and what it asks for, with ``$(NAME)`` expanded."""
+    env = {"HOSTNAME": pod.spec.nodeName if pod.spec.hostNetwork else hostname(pod)}
+    for variable in container.env:
+        env[variable.name] = expand((variable.value,), env)[0]
+    return env
