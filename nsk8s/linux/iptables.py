@@ -1,4 +1,5 @@
-"""Rule sets as iptables-save(8) prints them, and the iptables-restore(8) input that leads from one to another.
+"""Rule sets as iptables-save(8) prints them, and the iptables-restore(8) input that leads from one to the
+next.
 
 Chains are *ours* by their names; all others, and in built-in chains every rule that jumps to none of ours,
 are *foreign* and left alone. What matters in a built-in chain is the order of our rules and that the first
@@ -28,6 +29,11 @@ the legacy one prints the latest first). kube-proxy too writes filter before nat
 _QUOTED = re.compile(r'"(?:\\.|[^"\\])*"')
 _TARGET = re.compile(r"(?:^| )-[jg] (\S+)")
 _NO_CHAINS: Mapping[str, Chain] = MappingProxyType({})
+_NO_RULES = Chain("", builtin=True)
+
+
+EMPTY = Ruleset()
+"""No rules of ours at all."""
 
 
 def render(ruleset: Ruleset) -> str:
@@ -120,13 +126,29 @@ def in_force(actual: Chain | None, desired: Chain | None) -> bool:
     stand further up than asked, and no rule of ours is as good as no chain."""
     if actual is desired:
         return True
-    if not (desired or actual or _EMPTY).builtin:
+    if not (desired or actual or _NO_RULES).builtin:
         return actual == desired
-    have, want = actual or _EMPTY, desired or _EMPTY
+    have, want = actual or _NO_RULES, desired or _NO_RULES
     return have.rules == want.rules and have.top >= want.top
 
 
-_EMPTY = Chain("", builtin=True)
+def settled(actual: Ruleset, desired: Ruleset) -> Ruleset:
+    """`actual` with every chain that is as desired in the words of `desired`: equal to it, and the very same
+    object, if nothing is to be done."""
+    tables: dict[str, Mapping[str, Chain]] = {}
+    same = actual.tables.keys() <= desired.tables.keys()
+    for table in desired.tables.keys() | actual.tables.keys():
+        have, want = actual.tables.get(table, _NO_CHAINS), desired.tables.get(table, _NO_CHAINS)
+        chains = dict(have)
+        for name, chain in want.items():
+            if in_force(have.get(name), chain):
+                chains[name] = chain
+            else:
+                same = False
+        same = same and chains.keys() == want.keys()
+        if chains or table in desired.tables:
+            tables[table] = chains
+    return desired if same else Ruleset(tables)
 
 
 def script(actual: Ruleset, desired: Ruleset) -> str:
