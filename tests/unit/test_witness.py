@@ -12,10 +12,13 @@ from tests import witness
 def test_sees_a_process_until_it_has_ended() -> None:
     before = witness.snapshot()
     assert witness.left_behind(before, deadline=0) == []
-    with subprocess.Popen(["sleep", "100"]) as process:
+    argv = ["sh", "-c", "echo up; read end"]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # it has its command line from now on
         left = witness.left_behind(before, deadline=0)
         process.kill()
-    assert left == [f"process {process.pid}: sleep 100"]
+    assert left == [f"process {process.pid}: sh -c echo up; read end"]
     assert witness.left_behind(before) == []
 
 
