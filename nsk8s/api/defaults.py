@@ -30,26 +30,27 @@ def default(obj: Obj) -> Obj:
     return obj if fill is None else fill(obj)
 
 
-def without_nulls(value: Any) -> Any:  # noqa: ANN401 - JSON
-    """`value` without the null members of its mappings; the very same object if it has none."""
-    if type(value) is dict:
-        new: dict[str, Any] | None = None
-        for key, item in value.items():
+def without_nulls(obj: Obj) -> Obj:
+    """`obj` without the null members of its mappings; the very same object if it has none."""
+    new: Obj | None = None
+    for key, item in obj.items():
+        kept = _kept(item)
+        if kept is not item or item is None:
+            new = dict(obj) if new is None else new
             if item is None:
-                new = dict(value) if new is None else new
                 del new[key]
-            elif type(item) is dict or type(item) is list:
-                kept = without_nulls(item)
-                if kept is not item:
-                    new = dict(value) if new is None else new
-                    new[key] = kept
-        return value if new is None else new
+            else:
+                new[key] = kept
+    return obj if new is None else new
+
+
+def _kept(value: object) -> object:
+    if type(value) is dict:
+        return without_nulls(value)
     if type(value) is list:
         for position, item in enumerate(value):
-            if type(item) is dict or type(item) is list:
-                kept = without_nulls(item)
-                if kept is not item:
-                    return [*value[:position], kept, *map(without_nulls, value[position + 1 :])]
+            if (type(item) is dict or type(item) is list) and (kept := _kept(item)) is not item:
+                return [*value[:position], kept, *map(_kept, value[position + 1 :])]
     return value
 
 
@@ -89,13 +90,14 @@ def _with_tolerations(spec: dict[str, Any]) -> dict[str, Any]:
     own = spec.get("tolerations", [])
     if type(own) is not list:
         return spec
-    added = []
-    for key in ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"):
+    added = [
+        {"effect": "NoExecute", "key": key, "operator": "Exists", "tolerationSeconds": 300}
+        for key in ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
         if not any(
             type(t) is dict and t.get("key", key) == key and t.get("effect", "NoExecute") == "NoExecute"
             for t in own
-        ):
-            added.append({"effect": "NoExecute", "key": key, "operator": "Exists", "tolerationSeconds": 300})
+        )
+    ]
     return {**spec, "tolerations": [*own, *added]} if added else spec
 
 

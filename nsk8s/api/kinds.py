@@ -70,7 +70,8 @@ RESOURCES: tuple[Resource, ...] = (
     R("leases", "Lease", "coordination.k8s.io"),
     R("storageclasses", "StorageClass", "storage.k8s.io", namespaced=False, short=("sc",)),
     R("priorityclasses", "PriorityClass", "scheduling.k8s.io", namespaced=False, short=("pc",)),
-    R("customresourcedefinitions", "CustomResourceDefinition", "apiextensions.k8s.io", namespaced=False, short=("crd",)),
+    R("customresourcedefinitions", "CustomResourceDefinition", "apiextensions.k8s.io", namespaced=False,
+      short=("crd",)),
     R("clusters", "Cluster", "nsk8s.dev", namespaced=False, acts=True),
 )  # fmt: skip
 """All resources, in the order of ``kubectl api-resources`` sections."""

@@ -135,10 +135,10 @@ def repaired(name: str) -> str:
     return re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")[:LABEL_LENGTH].rstrip("-")
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """The known word that `word` was probably meant to be, or ""."""
+def nearest(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """The known word that `word` was probably meant to be, or "". `cutoff`: how alike, 0 to 1."""
     from difflib import get_close_matches
 
     words = {k.lower(): k for k in known}
-    found = get_close_matches(word.lower(), words, n=1, cutoff=0.6)
+    found = get_close_matches(word.lower(), words, n=1, cutoff=cutoff)
     return words[found[0]] if found else ""

@@ -78,7 +78,7 @@ NODE: Schema = {
         "role": {
             "enum": ["control-plane", "worker"],
             "description": "If no node is said to be the control plane, the first one without a role is, and "
-            "runs pods like any other. A node that is said to be it, in a cluster with workers, has the taint "
+            "runs pods like any other. A node that is said to be it has, if there are workers, the taint "
             "node-role.kubernetes.io/control-plane:NoSchedule unless `taints` is given.",
         },
         "address": _address("Its address on the underlay, inside nodeCIDR; the next free one if left out."),
@@ -182,7 +182,7 @@ CLUSTER: Schema = {
                 "hostAccess": {
                     "type": "boolean",
                     "default": False,
-                    "description": "One link from this host to the underlay: its browser and curl reach nodes.",
+                    "description": "One link from this host to the underlay: browser and curl reach nodes.",
                 },
                 "images": {
                     "type": "object",

@@ -42,6 +42,7 @@ class ObjectMeta(Struct, frozen=True):
     labels: Labels = {}
     annotations: Labels = {}
     ownerReferences: tuple[OwnerReference, ...] = ()
+    generateName: str = ""
 
 
 class Requirement(Struct, frozen=True):

@@ -1,0 +1,242 @@
+"""Pods and the pod templates of workload controllers (`pkg/apis/core/validation`)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from ipaddress import IPv4Address
+
+from nsk8s.api import names
+from nsk8s.api.findings import Findings
+from nsk8s.api.types import Container, EnvVar, Pod, PodSpec, Probe, Taint, Toleration
+from nsk8s.errors import Problem
+
+PROTOCOLS = ("TCP", "UDP", "SCTP")
+EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
+_is_env_name = re.compile(r"[\x20-\x3c\x3e-\x7e]+").fullmatch
+
+
+def pod(view: Pod, findings: Findings) -> None:
+    """A Pod."""
+    pod_spec(view.spec, "spec", findings)
+
+
+def pod_spec(spec: PodSpec, path: str, findings: Findings) -> None:
+    """The spec of a Pod, or of a template (`path` says where)."""
+    if not spec.containers:
+        findings.required(f"{path}.containers", hint="a pod has at least one container: name and image")
+    taken: set[str] = set()
+    host_ports: set[tuple[str, str, int]] = set()
+    for field, containers in (("initContainers", spec.initContainers), ("containers", spec.containers)):
+        for i, container in enumerate(containers):
+            at = f"{path}.{field}[{i}]"
+            _container(container, at, field == "initContainers", findings)
+            if container.name and container.name in taken:
+                findings.duplicate(f"{at}.name", container.name, "container names are unique in a pod")
+            taken.add(container.name)
+            _ports(container, at, spec.hostNetwork, host_ports, findings)
+    findings.one_of(f"{path}.restartPolicy", spec.restartPolicy, ("Always", "OnFailure", "Never"))
+    findings.one_of(
+        f"{path}.dnsPolicy", spec.dnsPolicy, ("ClusterFirstWithHostNet", "ClusterFirst", "Default", "None")
+    )
+    findings.at_least(f"{path}.terminationGracePeriodSeconds", spec.terminationGracePeriodSeconds, 0)
+    for field, value in (("hostname", spec.hostname), ("subdomain", spec.subdomain)):
+        if value:
+            findings.name(f"{path}.{field}", value, names.label(value))
+    if spec.nodeName:
+        findings.name(f"{path}.nodeName", spec.nodeName, names.subdomain(spec.nodeName))
+    findings.labels(f"{path}.nodeSelector", spec.nodeSelector)
+    for i, toleration in enumerate(spec.tolerations):
+        _toleration(toleration, f"{path}.tolerations[{i}]", findings)
+    for i, alias in enumerate(spec.hostAliases):
+        ip_address(alias.ip, f"{path}.hostAliases[{i}].ip", findings)
+        for j, hostname in enumerate(alias.hostnames):
+            at = f"{path}.hostAliases[{i}].hostnames[{j}]"
+            findings.name(at, hostname, names.subdomain(hostname))
+
+
+def ip_address(value: str, path: str, findings: Findings) -> bool:
+    """Whether `value` is an IPv4 address; a finding if not."""
+    try:
+        IPv4Address(value)
+    except ValueError:
+        ipv6 = ":" in value
+        why = "must be an IPv4 address" if ipv6 else "must be a valid IP address, (e.g. 10.9.8.7)"
+        findings.invalid(path, value, why, "IPv6 comes later" if ipv6 else "")
+        return False
+    return True
+
+
+def taints(found: Sequence[Taint], path: str, findings: Findings) -> None:
+    """The taints of a node: unique by key and effect."""
+    seen: set[tuple[str, str]] = set()
+    for i, taint in enumerate(found):
+        at = f"{path}[{i}]"
+        if wrong := names.label_key(taint.key):
+            findings.invalid(f"{at}.key", taint.key, wrong)
+        if wrong := names.label_value(taint.value):
+            findings.invalid(f"{at}.value", taint.value, wrong)
+        findings.one_of(f"{at}.effect", taint.effect, EFFECTS)
+        if (taint.key, taint.effect) in seen:
+            findings.duplicate(at, f"{taint.key}:{taint.effect}", "taints are unique by key and effect")
+        seen.add((taint.key, taint.effect))
+
+
+# --- containers -------------------------------------------------------------------------------------
+
+
+def _container(container: Container, path: str, init: bool, findings: Findings) -> None:
+    if container.name:
+        findings.name(f"{path}.name", container.name, names.label(container.name))
+    else:
+        findings.required(f"{path}.name", hint="give the container a name, such as web")
+    if not container.image:
+        findings.required(f"{path}.image", hint="name an image, such as nginx")
+    elif container.image != container.image.strip():
+        findings.invalid(f"{path}.image", container.image, "must not have leading or trailing whitespace")
+    for i, variable in enumerate(container.env):
+        _env(variable, f"{path}.env[{i}]", findings)
+    if container.restartPolicy is not None and (not init or container.restartPolicy != "Always"):
+        if init:
+            findings.one_of(f"{path}.restartPolicy", container.restartPolicy, ("Always",))
+        else:
+            findings.forbidden(f"{path}.restartPolicy", "may not be set for non-init containers")
+    for field, probe in (
+        ("readinessProbe", container.readinessProbe),
+        ("livenessProbe", container.livenessProbe),
+        ("startupProbe", container.startupProbe),
+    ):
+        if probe is None:
+            continue
+        if init and container.restartPolicy != "Always":
+            findings.forbidden(
+                f"{path}.{field}", "may not be set for init containers without restartPolicy=Always"
+            )
+        else:
+            _probe(probe, f"{path}.{field}", field, findings)
+
+
+def _env(variable: EnvVar, path: str, findings: Findings) -> None:
+    if not variable.name:
+        findings.required(f"{path}.name")
+    elif not _is_env_name(variable.name):
+        findings.invalid(
+            f"{path}.name",
+            variable.name,
+            "a valid environment variable name must consist only of printable ASCII characters other "
+            "than '='",
+        )
+    if variable.value and variable.valueFrom:
+        findings.invalid(f"{path}.valueFrom", "", "may not be specified when `value` is not empty")
+
+
+def _ports(
+    container: Container,
+    path: str,
+    host_network: bool,
+    host_ports: set[tuple[str, str, int]],
+    findings: Findings,
+) -> None:
+    taken: set[str] = set()
+    for i, port in enumerate(container.ports):
+        at = f"{path}.ports[{i}]"
+        if port.containerPort:
+            findings.port(f"{at}.containerPort", port.containerPort)
+        else:
+            findings.required(f"{at}.containerPort")
+        findings.one_of(f"{at}.protocol", port.protocol, PROTOCOLS)
+        if port.name:
+            if wrong := names.port_name(port.name):
+                findings.invalid(f"{at}.name", port.name, wrong)
+            elif port.name in taken:
+                findings.duplicate(f"{at}.name", port.name, "port names are unique in a container")
+            taken.add(port.name)
+        if port.hostIP:
+            ip_address(port.hostIP, f"{at}.hostIP", findings)
+        if not port.hostPort:
+            continue
+        findings.port(f"{at}.hostPort", port.hostPort)
+        if host_network and port.hostPort != port.containerPort:
+            findings.invalid(
+                f"{at}.hostPort", port.hostPort, "must match `containerPort` when `hostNetwork` is true"
+            )
+        claim = (port.protocol, port.hostIP, port.hostPort)
+        if claim in host_ports:
+            findings.duplicate(f"{at}.hostPort", f"{port.protocol}/{port.hostIP}/{port.hostPort}")
+        host_ports.add(claim)
+
+
+def _probe(probe: Probe, path: str, field: str, findings: Findings) -> None:
+    handlers = [h for h in (probe.exec, probe.httpGet, probe.tcpSocket) if h is not None]
+    if not handlers:
+        findings.required(path, "must specify a handler type", "one of exec, httpGet, tcpSocket")
+    elif len(handlers) > 1:
+        findings.forbidden(path, "may not specify more than 1 handler type")
+    if probe.exec is not None and not probe.exec.command:
+        findings.required(f"{path}.exec.command")
+    if probe.httpGet is not None:
+        findings.port_or_name(f"{path}.httpGet.port", probe.httpGet.port)
+        findings.one_of(f"{path}.httpGet.scheme", probe.httpGet.scheme, ("HTTP", "HTTPS"))
+    if probe.tcpSocket is not None:
+        findings.port_or_name(f"{path}.tcpSocket.port", probe.tcpSocket.port)
+    findings.at_least(f"{path}.initialDelaySeconds", probe.initialDelaySeconds, 0)
+    for name in ("timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"):
+        findings.at_least(f"{path}.{name}", getattr(probe, name), 0)
+    if field != "readinessProbe" and probe.successThreshold > 1:
+        findings.invalid(f"{path}.successThreshold", probe.successThreshold, "must be 1")
+
+
+def _toleration(toleration: Toleration, path: str, findings: Findings) -> None:
+    operator = toleration.operator or "Equal"
+    findings.one_of(f"{path}.operator", operator, ("Equal", "Exists"))
+    if toleration.key:
+        if wrong := names.label_key(toleration.key):
+            findings.invalid(f"{path}.key", toleration.key, wrong)
+    elif operator != "Exists":
+        findings.invalid(
+            f"{path}.operator",
+            operator,
+            'operator must be Exists when `key` is empty, which means "match all values and all keys"',
+        )
+    if operator == "Exists" and toleration.value:
+        findings.invalid(f"{path}.value", toleration.value, "value must be empty when `operator` is 'Exists'")
+    if operator == "Equal" and (wrong := names.label_value(toleration.value)):
+        findings.invalid(f"{path}.value", toleration.value, wrong)
+    if toleration.effect:
+        findings.one_of(f"{path}.effect", toleration.effect, EFFECTS)
+
+
+def immutable(old: Pod, new: Pod, old_spec: object, new_spec: object) -> list[Problem]:
+    """What a change of a Pod's spec may not touch: everything but images, activeDeadlineSeconds, added
+    tolerations, and a negative grace period that becomes 1."""
+    if _frozen_part(old_spec) == _frozen_part(new_spec) and set(old.spec.tolerations) <= set(
+        new.spec.tolerations
+    ):
+        return []
+    return [
+        Problem(
+            "spec",
+            "Forbidden: pod updates may not change fields other than `spec.containers[*].image`,"
+            "`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions "
+            "to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it "
+            "was previously negative)",
+            "delete the pod and create it anew",
+        )
+    ]
+
+
+def _frozen_part(spec: object) -> object:
+    if not isinstance(spec, dict):
+        return spec
+    frozen = {k: v for k, v in spec.items() if k not in ("activeDeadlineSeconds", "tolerations")}
+    for field in ("containers", "initContainers"):
+        if isinstance(containers := frozen.get(field), list):
+            frozen[field] = [
+                {k: v for k, v in c.items() if k not in ("image", "imagePullPolicy")}
+                if isinstance(c, dict)
+                else c
+                for c in containers
+            ]
+    if frozen.get("terminationGracePeriodSeconds") == 1:
+        frozen["terminationGracePeriodSeconds"] = -1
+    return frozen

@@ -1,0 +1,213 @@
+"""What an API server checks before it stores an object.
+
+`validate` looks at one object by itself; `validate_update` at what a change may not touch. Both return
+problems with field paths and no positions: `manifest` finds those for files, the API answers with 422.
+Kinds that nsk8s does not act on are checked by their metadata only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import msgspec
+
+from nsk8s.api import fieldpath, names
+from nsk8s.api.defaults import without_nulls
+from nsk8s.api.findings import Findings, below
+from nsk8s.api.kinds import BY_KIND, RESOURCES, Resource
+from nsk8s.api.rules import pods, services, workloads
+from nsk8s.api.types import (
+    Deployment,
+    EndpointSlice,
+    Node,
+    Obj,
+    ObjectMeta,
+    Pod,
+    ReplicaSet,
+    Service,
+    Struct,
+)
+from nsk8s.errors import Problem
+
+T = TypeVar("T")
+
+ANNOTATION_BYTES = 256 * 1024
+"""The most that all annotations of an object can take."""
+
+
+class AnyObject(Struct, frozen=True):
+    """The part that objects of all kinds have."""
+
+    metadata: ObjectMeta = ObjectMeta()
+
+
+class Endpoints(services.Endpoints, frozen=True):
+    """Endpoints with their metadata."""
+
+    metadata: ObjectMeta = ObjectMeta()
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """How a kind is checked: the view its fields must fit, its rules, and what its names look like."""
+
+    view: type[Any] = AnyObject
+    check: Callable[[Any, Findings], None] | None = None
+    name: Callable[[str], str] = names.subdomain
+
+
+def _node(view: Node, findings: Findings) -> None:
+    pods.taints(view.spec.taints, "spec.taints", findings)
+
+
+_RULES: dict[str, _Rule] = {
+    "Pod": _Rule(Pod, pods.pod),
+    "Deployment": _Rule(Deployment, workloads.deployment),
+    "ReplicaSet": _Rule(ReplicaSet, workloads.replicaset),
+    "Service": _Rule(Service, services.service, names.label_1035),
+    "Endpoints": _Rule(Endpoints, services.endpoints),
+    "EndpointSlice": _Rule(EndpointSlice, services.endpoint_slice),
+    "Node": _Rule(Node, _node),
+    "Namespace": _Rule(name=names.label),
+}
+_RBAC = _Rule(name=names.path_segment)
+_OTHER = _Rule()
+
+
+def validate(obj: Obj) -> list[Problem]:
+    """Everything that is wrong with an object, defaulted or not; empty if nothing is."""
+    findings = Findings()
+    resource = known_resource(obj, findings)
+    if resource is None:
+        return findings.problems
+    if resource.kind == "Cluster":
+        from nsk8s.api import cluster
+
+        return cluster.read(obj)[1]
+    rule = _RULES.get(resource.kind) or (_RBAC if resource.group.startswith("rbac.") else _OTHER)
+    view = _view(obj, rule.view, findings)
+    if view is not None:
+        _metadata(view.metadata, resource, rule, findings)
+        if rule.check is not None:
+            rule.check(view, findings)
+        findings.problems = [_with_near_miss(problem, obj) for problem in findings.problems]
+    return findings.problems
+
+
+def known_resource(obj: Obj, findings: Findings) -> Resource | None:
+    """The resource of an object; None with findings if there is no such kind."""
+    words = []
+    for field in ("apiVersion", "kind"):
+        value = obj.get(field)
+        if isinstance(value, str) and value:
+            words.append(value)
+        elif value is None or value == "":
+            findings.required(field, hint=f"add `{field}:`")
+        else:
+            findings.add(field, "must be a string")
+    if len(words) < 2:
+        return None
+    version, kind = words
+    resource = BY_KIND.get((version, kind))
+    if resource is None:
+        kinds = {r.kind: r for r in RESOURCES}
+        if kind in kinds:
+            hint = f"{kind} is in {kinds[kind].api_version}"
+            findings.add("apiVersion", f'no matches for kind "{kind}" in version "{version}"', hint)
+        else:
+            near = names.nearest(kind, kinds)
+            hint = f'did you mean "{near}" ({kinds[near].api_version})?' if near else ""
+            findings.add("kind", f'no matches for kind "{kind}" in version "{version}"', hint)
+    return resource
+
+
+def _view(obj: Obj, view: type[T], findings: Findings) -> T | None:
+    """The typed view of an object; None with every value of a wrong type found."""
+    try:
+        return msgspec.convert(obj, view)
+    except msgspec.ValidationError:
+        pass  # perhaps only for nulls, which count as absent
+    obj = without_nulls(obj)
+    try:
+        return msgspec.convert(obj, view)
+    except msgspec.ValidationError as error:
+        from nsk8s.api import shapes
+
+        before = len(findings.problems)
+        shapes.check(obj, view, findings)
+        if len(findings.problems) == before:
+            findings.add("", str(error))
+        return None
+
+
+def _metadata(meta: ObjectMeta, resource: Resource, rule: _Rule, findings: Findings) -> None:
+    if meta.name:
+        findings.name("metadata.name", meta.name, rule.name(meta.name))
+    elif not meta.generateName:
+        findings.required("metadata.name", "name or generateName is required")
+    if meta.namespace:
+        if resource.namespaced:
+            findings.name("metadata.namespace", meta.namespace, names.label(meta.namespace))
+        else:
+            findings.forbidden(
+                "metadata.namespace", "not allowed on this type", f"{resource.plural} are in no namespace"
+            )
+    findings.labels("metadata.labels", meta.labels)
+    size = 0
+    for key, value in meta.annotations.items():
+        size += len(key.encode()) + len(value.encode())
+        if wrong := names.label_key(key.lower()):
+            findings.invalid(below("metadata.annotations", key), key, wrong)
+    if size > ANNOTATION_BYTES:
+        findings.add("metadata.annotations", f"Too long: may not be more than {ANNOTATION_BYTES} bytes")
+    for i, owner in enumerate(meta.ownerReferences):
+        for field in ("apiVersion", "kind", "name", "uid"):
+            if not getattr(owner, field):
+                findings.required(f"metadata.ownerReferences[{i}].{field}")
+
+
+def _with_near_miss(problem: Problem, obj: Obj) -> Problem:
+    """A field that is missing is often there under a name that is almost right."""
+    if not problem.what.startswith("Required value"):
+        return problem
+    parent, _, field = problem.path.rpartition(".")
+    there = fieldpath.find(obj, parent)
+    if not isinstance(there, dict) or field in there:
+        return problem
+    near = names.nearest(field, there, cutoff=0.8)
+    return Problem(problem.path, problem.what, f'is "{near}" meant to be it?') if near else problem
+
+
+def validate_update(old: Obj, new: Obj) -> list[Problem]:
+    """What a change touches that must stay as it is. Both objects are defaulted and valid by themselves."""
+    findings = Findings()
+    for field in ("name", "namespace", "uid"):
+        before, after = old["metadata"].get(field), new["metadata"].get(field)
+        if before and after and before != after:
+            findings.invalid(f"metadata.{field}", after, "field is immutable")
+    match new.get("kind"):
+        case "Pod":
+            before_pod, after_pod = msgspec.convert(old, Pod), msgspec.convert(new, Pod)
+            findings.problems += pods.immutable(before_pod, after_pod, old.get("spec"), new.get("spec"))
+        case "Service":
+            findings.problems += services.immutable(
+                msgspec.convert(old, Service), msgspec.convert(new, Service)
+            )
+        case "Deployment" | "ReplicaSet":
+            before, after = old["spec"].get("selector"), new["spec"].get("selector")
+            if before != after:
+                findings.invalid(
+                    "spec.selector", after, "field is immutable", "delete it and create it with the new one"
+                )
+        case "EndpointSlice":
+            if old.get("addressType") != new.get("addressType"):
+                findings.invalid("addressType", new.get("addressType"), "field is immutable")
+        case "Node":
+            before, after = (o.get("spec", {}).get("podCIDR") for o in (old, new))
+            if before and before != after:
+                findings.forbidden(
+                    "spec.podCIDR", 'node updates may not change podCIDR except from "" to valid'
+                )
+    return findings.problems
