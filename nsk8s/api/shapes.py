@@ -21,26 +21,28 @@ _KINDS: tuple[tuple[type[inspect.Type], type, str], ...] = (
 _JSON = {bool: "boolean", int: "number", float: "number", str: "string", list: "array", dict: "object"}
 
 
-def check(value: object, view: type, findings: Findings) -> None:
-    """Find every value below `value` that does not have the type it has in `view`."""
-    _check(value, inspect.type_info(view), "", findings)
+_WRONG = object()
 
 
-def _check(value: object, wanted: inspect.Type, path: str, findings: Findings) -> None:
+def check(value: object, view: type, findings: Findings) -> object:
+    """Find every value below `value` that does not have the type it has in `view`; returns `value`
+    without them, so that what else is wrong can be found as well."""
+    return _check(value, inspect.type_info(view), "", findings)
+
+
+def _check(value: object, wanted: inspect.Type, path: str, findings: Findings) -> object:
     if isinstance(wanted, inspect.AnyType):
-        return
+        return value
     choices = wanted.types if isinstance(wanted, inspect.UnionType) else (wanted,)
     for choice in choices:
-        if isinstance(choice, inspect.NoneType):
-            continue
         for kind, python, _ in _KINDS:
             if isinstance(choice, kind) and _is(value, python):
-                _descend(value, choice, path, findings)
-                return
+                return _descend(value, choice, path, findings)
     words = " or ".join(word for choice in choices for kind, _, word in _KINDS if isinstance(choice, kind))
     found = _JSON.get(type(value), "null")
     what = f"cannot unmarshal {found} {shown(value)} into a field of type {words}"
     findings.add(path, what, _advice(value, words))
+    return _WRONG
 
 
 def _is(value: object, python: type) -> bool:
@@ -52,18 +54,21 @@ def _is(value: object, python: type) -> bool:
     return isinstance(value, python)
 
 
-def _descend(value: object, wanted: inspect.Type, path: str, findings: Findings) -> None:
+def _descend(value: object, wanted: inspect.Type, path: str, findings: Findings) -> object:
     if isinstance(value, list) and isinstance(wanted, inspect.VarTupleType):
-        for position, item in enumerate(value):
-            _check(item, wanted.item_type, f"{path}[{position}]", findings)
-    elif isinstance(value, dict) and isinstance(wanted, inspect.DictType):
-        for key, item in value.items():
-            _check(item, wanted.value_type, below(path, key), findings)
-    elif isinstance(value, dict) and isinstance(wanted, inspect.StructType):
+        items = [_check(item, wanted.item_type, f"{path}[{i}]", findings) for i, item in enumerate(value)]
+        return _WRONG if _WRONG in items else items  # the positions of the others would be wrong
+    if isinstance(value, dict) and isinstance(wanted, inspect.DictType):
+        members = {k: _check(v, wanted.value_type, below(path, k), findings) for k, v in value.items()}
+        return {k: v for k, v in members.items() if v is not _WRONG}
+    if isinstance(value, dict) and isinstance(wanted, inspect.StructType):
+        kept = dict(value)
         for field in wanted.fields:
-            if value.get(field.name) is not None:
+            if field.name in value:
                 name = f"{path}.{field.name}" if path else field.name
-                _check(value[field.name], field.type, name, findings)
+                kept[field.name] = _check(value[field.name], field.type, name, findings)
+        return {k: v for k, v in kept.items() if v is not _WRONG}
+    return value
 
 
 def _advice(value: object, words: str) -> str:

@@ -88,12 +88,20 @@ def validate(obj: Obj) -> list[Problem]:
         return cluster.read(obj)[1]
     rule = _RULES.get(resource.kind) or (_RBAC if resource.group.startswith("rbac.") else _OTHER)
     view = _view(obj, rule.view, findings)
-    if view is not None:
-        _metadata(view.metadata, resource, rule, findings)
-        if rule.check is not None:
-            rule.check(view, findings)
-        findings.problems = [_with_near_miss(problem, obj) for problem in findings.problems]
-    return findings.problems
+    if view is None:
+        return findings.problems
+    wrong = findings.problems
+    findings = Findings()
+    _metadata(view.metadata, resource, rule, findings)
+    if rule.check is not None:
+        rule.check(view, findings)
+    more = [_with_near_miss(p, obj) for p in findings.problems if not any(_related(p, w) for w in wrong)]
+    return wrong + more
+
+
+def _related(one: Problem, other: Problem) -> bool:
+    """Whether a finding may come from nothing but the other's value having been left out."""
+    return one.path.startswith(other.path) or other.path.startswith(one.path)
 
 
 def known_resource(obj: Obj, findings: Findings) -> Resource | None:
@@ -124,7 +132,8 @@ def known_resource(obj: Obj, findings: Findings) -> Resource | None:
 
 
 def _view(obj: Obj, view: type[T], findings: Findings) -> T | None:
-    """The typed view of an object; None with every value of a wrong type found."""
+    """The typed view of an object, without the values of a wrong type, which are found; None if there is
+    no view even so."""
     try:
         return msgspec.convert(obj, view)
     except msgspec.ValidationError:
@@ -132,14 +141,14 @@ def _view(obj: Obj, view: type[T], findings: Findings) -> T | None:
     obj = without_nulls(obj)
     try:
         return msgspec.convert(obj, view)
-    except msgspec.ValidationError as error:
+    except msgspec.ValidationError:
         from nsk8s.api import shapes
 
-        before = len(findings.problems)
-        shapes.check(obj, view, findings)
-        if len(findings.problems) == before:
+        try:
+            return msgspec.convert(shapes.check(obj, view, findings), view)
+        except msgspec.ValidationError as error:  # such as a number that no integer of msgspec's can hold
             findings.add("", str(error))
-        return None
+            return None
 
 
 def _metadata(meta: ObjectMeta, resource: Resource, rule: _Rule, findings: Findings) -> None:
