@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import replace
+from itertools import chain
 from typing import NamedTuple
 
 from nsk8s.errors import KernelError
-from nsk8s.kernel import iptables, namespaces, rtnetlink, sysctl
+from nsk8s.kernel import iptables, namespaces, observation, rtnetlink, sysctl
 from nsk8s.kernel.namespaces import CLONE_NEWNET
 from nsk8s.kernel.netlink import Netlink, Refusal
-from nsk8s.kernel.observation import devices
 from nsk8s.kernel.sandboxes import Sandboxes
 from nsk8s.linux.values import (
     Address,
@@ -81,7 +82,7 @@ class Batch:
         self._netns: dict[str, int] = {}
         self._devices: dict[str, _Devices] = {}
         self._fresh: Mapping[str, int] | None = None  # what the kernel puts into every new namespace
-        self._later: dict[str, list[tuple[Op, bytes]]] = {}
+        self._outer: dict[str, dict[str, tuple[Op, Link, int]]] = {}
 
     def close(self) -> None:
         """Come home and let all namespaces go."""
@@ -93,14 +94,17 @@ class Batch:
     def run(self, ops: Sequence[Op]) -> tuple[list[Failed], list[KernelError]]:
         """Carry out all it can. Returns the operations refused, and the restores that failed."""
         self._sandboxes.remove(op.namespace for op in ops if _is(op, "delete", Namespace))
-        wiring = [op for op in ops if not isinstance(op.value, Restore) and not _is(op, "delete", Namespace)]
-        failed = self._pass(wiring)
+        # Links go first: an end in one namespace may be in the way of a new one made from another.
+        failed = self._pass(op for op in ops if _is(op, "delete", Link, VethPair))
+        rest = (op for op in ops if not _is(op, "delete", Link, VethPair, Namespace))
+        failed += self._pass(op for op in rest if not isinstance(op.value, Restore))
         if failed:
             self._devices.clear()
             for op, refusal in failed:
                 if isinstance(op.value, VethPair) and refusal.errno == errno.EEXIST:
                     self._clear(op.namespace, op.value)
             failed = self._pass([one.op for one in failed])
+        failed += self._outer_ends({id(one.op) for one in failed})
         self._sandboxes.home.back()
         scripts: dict[str, str] = {}
         for op in ops:
@@ -120,13 +124,19 @@ class Batch:
                 refusal = Refusal(error.errno or errno.EIO, error.strerror or str(error))
                 failed += [Failed(op, refusal) for op in group]
                 self._sandboxes.home.back("pid")  # if a new one was made, nothing holds it
-        later, self._later = self._later, {}
-        for name, messages in later.items():
+        return failed
+
+    def _outer_ends(self, refused_already: Set[int]) -> list[Failed]:
+        """What new pairs still need at their outer ends, in one send for each namespace."""
+        failed: list[Failed] = []
+        for name, ends in self._outer.items():
+            made = [end for end in ends.values() if id(end[0]) not in refused_already]
             self._enter(name)
             with Netlink() as netlink:
-                ops_there = [op for op, _ in messages]
-                refused = netlink.send(message for _, message in messages)
-                failed += [Failed(ops_there[number], why) for number, why in refused.items()]
+                refused = netlink.send(
+                    chain.from_iterable(_outer_end(n, *end[1:]) for n, end in enumerate(made))
+                )
+            failed += [Failed(made[number][0], why) for number, why in refused.items()]
         return failed
 
     def _group(self, name: str, ops: list[Op]) -> list[Failed]:
@@ -145,7 +155,7 @@ class Batch:
         with Netlink() as netlink:
             if new:
                 if self._fresh is None:
-                    self._fresh = devices(netlink)
+                    self._fresh = observation.devices(netlink)
                 self._devices[name] = _Devices(self._fresh)
             refused = netlink.send(self._messages(name, ops, failed, new=new))
         if new:
@@ -207,6 +217,8 @@ class Batch:
             case Link() if op.verb == "change":
                 link, index = op.value, known[op.value.name]
                 master = known[link.master] if link.master else 0
+                if observation.mac(index) == link.mac:
+                    link = replace(link, mac="")  # even the same one again would flush all neighbours
                 yield from rtnetlink.change_link(number, link, index, master, ipv6=self._has_ipv6(link))
             case Link():
                 link = op.value
@@ -233,12 +245,8 @@ class Batch:
         netns = -1 if there == name else self._open(there)
         yield rtnetlink.add_veth(number, pair, inner, outer, master, netns)
         yield from self._before_up(number, pair.inner, inner, ups)
-        later = self._later.setdefault(there, [])
-        # IPv6 is off by default where outer ends are; what is left is rarely anything at all
-        for message in rtnetlink.configure(len(later), pair.outer, outer, ipv6=False):
-            later.append((op, message))
-        if pair.outer.up and pair.outer.conf:
-            later.append((op, rtnetlink.up(len(later), outer)))
+        if pair.outer.conf or pair.outer.hairpin:
+            self._outer.setdefault(there, {})[pair.outer.name] = (op, pair.outer, outer)
 
     def _before_up(self, number: int, link: Link, index: int, ups: list[bytes]) -> Iterator[bytes]:
         yield from rtnetlink.configure(number, link, index, ipv6=self._has_ipv6(link))
@@ -262,7 +270,7 @@ class Batch:
         if name not in self._devices:
             self._enter(name)
             with Netlink() as netlink:
-                self._devices[name] = _Devices(devices(netlink))
+                self._devices[name] = _Devices(observation.devices(netlink))
         return self._devices[name]
 
     def _enter(self, name: str) -> None:
@@ -277,8 +285,15 @@ class Batch:
         return self._netns[name]
 
 
-def _is(op: Op, verb: str, kind: type) -> bool:
-    return op.verb == verb and isinstance(op.value, kind)
+def _is(op: Op, verb: str, *kinds: type) -> bool:
+    return op.verb == verb and isinstance(op.value, kinds)
+
+
+def _outer_end(number: int, link: Link, index: int) -> Iterator[bytes]:
+    # IPv6 is off by default in the namespaces where outer ends are: nothing to be said of it
+    yield from rtnetlink.configure(number, link, index, ipv6=False)
+    if link.up and link.conf:
+        yield rtnetlink.up(number, index)
 
 
 def _outer_namespace(pair: VethPair) -> str:

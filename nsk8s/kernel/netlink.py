@@ -39,7 +39,7 @@ _U32 = struct.Struct("=HHI")
 _ERROR = struct.Struct("=i")
 
 _BATCH = 64 * 1024  # well under the default send buffer of 208 KiB
-_DUMP = 256 * 1024
+_DUMP = 32 * 1024  # the kernel fills no more at a time
 _PAD = (b"", b"\0\0\0", b"\0\0", b"\0")
 
 

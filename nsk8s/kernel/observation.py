@@ -21,6 +21,8 @@ _U32 = struct.Struct("=I")
 _ATTR = struct.Struct("=HH")
 _KINDS = {b"veth\0": "veth", b"bridge\0": "bridge", b"vxlan\0": "vxlan"}
 
+_ARPHRD_LOOPBACK = 772
+
 _LINKS = rt.IFINFO.pack(0, 0, 0, 0, 0) + attr_u32(rt.IFLA_EXT_MASK, rt.RTEXT_FILTER_SKIP_STATS)
 _ADDRESSES = rt.IFADDR.pack(socket.AF_INET, 0, 0, 0, 0)
 _ROUTES = rt.RT.pack(socket.AF_INET, 0, 0, 0, rt.RT_TABLE_MAIN, 0, 0, 0, 0)
@@ -45,6 +47,13 @@ def devices(netlink: Netlink) -> dict[str, int]:
     return found
 
 
+def mac(index: int) -> str:
+    """The MAC address of an interface of the calling thread's namespace. Raises OSError."""
+    with Netlink() as netlink:
+        body = netlink.get(rt.RTM_GETLINK, rt.IFINFO.pack(0, 0, index, 0, 0))
+    return _mac(attributes(body, 16).get(rt.IFLA_ADDRESS, b""))
+
+
 def observe(netlink: Netlink, name: str, hostname: str = "") -> NamespaceState:
     """The namespace that the socket belongs to; rules and sysctls are read elsewhere.
 
@@ -53,8 +62,11 @@ def observe(netlink: Netlink, name: str, hostname: str = "") -> NamespaceState:
     names: dict[int, str] = {}
     found = []
     for body in netlink.dump(rt.RTM_GETLINK, _LINKS):
+        _, hardware, index, flags, _ = rt.IFINFO.unpack_from(body)
+        if hardware == _ARPHRD_LOOPBACK:
+            names[index] = "lo"
+            continue
         fields = attributes(body, 16)
-        _, _, index, flags, _ = rt.IFINFO.unpack_from(body)
         names[index] = fields[rt.IFLA_IFNAME][:-1].decode()
         found.append((index, flags, fields))
     links = tuple(link for one in sorted(found, key=lambda f: f[0]) if (link := _link(*one, names)))
@@ -87,7 +99,7 @@ def _link(index: int, flags: int, fields: dict[int, bytes], names: dict[int, str
         hairpin=port.get(rt.IFLA_BRPORT_MODE, b"\0") != b"\0",
         peer=_peer(fields.get(rt.IFLA_IFALIAS, b"")) if kind == "veth" else None,
         vxlan=_vxlan(attributes(info.get(rt.IFLA_INFO_DATA, b"")), names) if kind == "vxlan" else None,
-        conf=_conf(fields.get(rt.IFLA_AF_SPEC, b"")),
+        conf=_conf(attributes(fields.get(rt.IFLA_AF_SPEC, b"")).get(socket.AF_INET, b"")),
         index=index,
     )
 
@@ -109,8 +121,8 @@ def _peer(alias: bytes) -> Peer | None:
 
 
 @functools.lru_cache(256)
-def _conf(spec: bytes) -> tuple[tuple[str, int], ...]:
-    vector = attributes(attributes(spec).get(socket.AF_INET, b"")).get(rt.IFLA_INET_CONF, b"")
+def _conf(ipv4: bytes) -> tuple[tuple[str, int], ...]:
+    vector = attributes(ipv4).get(rt.IFLA_INET_CONF, b"")
     if not vector:
         return ()
     values = [value for (value,) in struct.iter_unpack("=i", vector)]

@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
-from pathlib import Path
 from typing import NamedTuple
 
 from nsk8s.errors import HostError, Timeout
@@ -45,8 +44,11 @@ class Sandboxes:
 
     def __init__(self, paths: ClusterPaths, holder: Holder) -> None:
         self.home = Home("net", "uts", "ipc", "pid")
-        self._paths = paths
         self._target = f"/proc/{holder.pid}/root{paths.proc}"
+        self._mark = f"/root{paths.proc}/"
+        self._prefix = f"{paths.cluster}."
+        self._pause = os.fspath(paths.pause)
+        self._argv = pause.argv(paths.pause, TITLE)
         self._found: dict[str, Sandbox] = {}
         NETNS_DIR.mkdir(parents=True, exist_ok=True)
         self.find()
@@ -91,8 +93,13 @@ class Sandboxes:
         """The UTS name of a sandbox; empty for the host's own namespace."""
         if name not in self._found:
             return ""
-        with namespaces.inside(self._found[name].pid, "uts"):
+        fd = os.open(f"/proc/{self._found[name].pid}/ns/uts", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            namespaces.setns(fd, CLONE_NEWUTS)
             return os.uname().nodename
+        finally:
+            os.close(fd)
+            self.home.back("uts")
 
     def rename(self, name: str, hostname: str) -> None:
         """Give a sandbox another UTS name."""
@@ -108,10 +115,9 @@ class Sandboxes:
 
     def hold(self, name: str, tag: str) -> Sandbox:
         """Start a pause process in the namespaces of the calling thread; name it on the host."""
-        path = self._paths.pause
+        words = [*self._argv, name, tag]
         try:
-            words = pause.argv(path, TITLE, name, tag)
-            pid = os.posix_spawn(path, words, {}, file_actions=_NO_STDIO, setsid=True)
+            pid = os.posix_spawn(self._pause, words, {}, file_actions=_NO_STDIO, setsid=True)
         finally:
             self.home.back("pid")  # the kernel wants it before the next unshare (EINVAL)
         sandbox = self._found[name] = Sandbox(name, tag, pid)
@@ -144,7 +150,7 @@ class Sandboxes:
 
     def links(self) -> None:
         """Make the names in /run/netns agree with the sandboxes that exist."""
-        prefix = f"{self._paths.cluster}."
+        prefix = self._prefix
         there = {entry for entry in os.listdir(NETNS_DIR) if entry.startswith(prefix)}
         for sandbox in self._found.values():
             if prefix + sandbox.namespace not in there:
@@ -153,33 +159,30 @@ class Sandboxes:
             if entry.removeprefix(prefix) not in self._found:
                 self._unlink(entry.removeprefix(prefix))
 
-    def _name(self, namespace: str) -> Path:
-        return NETNS_DIR / f"{self._paths.cluster}.{namespace}"
-
     def _link(self, sandbox: Sandbox) -> None:
-        name, target = self._name(sandbox.namespace), f"{self._target}/{sandbox.pid}/ns/net"
+        name = f"{NETNS_DIR}/{self._prefix}{sandbox.namespace}"
+        target = f"{self._target}/{sandbox.pid}/ns/net"
         try:
             os.symlink(target, name)
         except FileExistsError:
-            if not name.is_symlink():
-                hint = f"somebody else made it: ip netns delete {name.name}"
+            if not os.path.islink(name):
+                hint = f"somebody else made it: ip netns delete {os.path.basename(name)}"
                 raise HostError(f"{name} is in the way", hint=hint) from None
-            new = name.with_name(name.name + ".new")
-            new.unlink(missing_ok=True)
-            os.symlink(target, new)
-            os.replace(new, name)
+            with suppress(FileNotFoundError):
+                os.unlink(name + ".new")
+            os.symlink(target, name + ".new")
+            os.replace(name + ".new", name)
 
     def _unlink(self, namespace: str) -> None:
-        name = self._name(namespace)
+        name = f"{NETNS_DIR}/{self._prefix}{namespace}"
         with suppress(OSError):  # gone, or not a link and so not ours
-            if f"/root{self._paths.proc}/" in os.readlink(name):
-                name.unlink()
+            if self._mark in os.readlink(name):
+                os.unlink(name)
 
 
 def _sandbox(pid: int) -> Sandbox | None:
     try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            raw = file.read()
+        raw = _cmdline(pid)
     except (FileNotFoundError, ProcessLookupError):
         return None
     if not raw.startswith(TITLE.encode()):
@@ -188,6 +191,21 @@ def _sandbox(pid: int) -> Sandbox | None:
         case [first, name, tag] if first == TITLE:
             return Sandbox(name, tag, pid)
     return None
+
+
+def _cmdline(pid: int) -> bytes:
+    """/proc/PID/cmdline; it is empty for a zombie, and for the few microseconds of an execve(2) between
+    the return of posix_spawn and the new program's first instruction, which are waited for."""
+    for _ in range(1000):
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            raw = file.read()
+        if raw:
+            return raw
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            if file.read().rpartition(b") ")[2][:1] in b"ZX":
+                return b""
+        os.sched_yield()
+    return b""
 
 
 def _end(doomed: list[Sandbox]) -> None:

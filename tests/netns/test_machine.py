@@ -1,0 +1,289 @@
+"""The machine against a real kernel: what is applied is what is observed, and packets agree."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from nsk8s.errors import KernelError
+from nsk8s.kernel.machine import KernelErrors, Machine
+from nsk8s.linux.state import diff, ours
+from nsk8s.linux.values import (
+    Address,
+    Chain,
+    FdbEntry,
+    Link,
+    Namespace,
+    NamespaceState,
+    Neighbour,
+    Op,
+    Peer,
+    Route,
+    Ruleset,
+    Sysctl,
+    VethPair,
+    Vxlan,
+)
+from nsk8s.paths import NETNS_DIR
+from tests.netns.clusters import BareCluster, bare_cluster
+
+pytestmark = pytest.mark.netns
+
+OWN = ("TEST-",)
+NODES = 2
+
+
+def mac(kind: int, number: int) -> str:
+    return f"02:00:00:00:{kind:02x}:{number:02x}"
+
+
+def node(number: int) -> NamespaceState:
+    name = f"w{number}"
+    others = [other for other in range(1, NODES + 1) if other != number]
+    accept = Chain("TEST-IN", ("-p tcp -m tcp --dport 81 -j ACCEPT",))
+    jump = Chain("INPUT", ("-j TEST-IN",), builtin=True, top=1)
+    return NamespaceState(
+        name,
+        name,
+        links=(
+            Link("eth0", "veth", 1500, mac(1, number), peer=Peer("fabric", name), conf=(("arp_notify", 1),)),
+            Link("cni0", "bridge", 1450, mac(2, number)),
+            Link(
+                "flannel.1", "vxlan", 1450, mac(3, number), vxlan=Vxlan(1, 8472, f"10.9.0.{number}", "eth0")
+            ),
+            Link("vethpod", "veth", 1450, mac(5, number), master="cni0", hairpin=True),
+        ),
+        addresses=frozenset(
+            {
+                Address("eth0", f"10.9.0.{number}/24"),
+                Address("cni0", f"10.8.{number}.1/24"),
+                Address("flannel.1", f"10.8.{number}.0/32"),
+            }
+        ),
+        routes=frozenset(
+            Route(f"10.8.{o}.0/24", "flannel.1", f"10.8.{o}.0", onlink=True, src="") for o in others
+        ),
+        neighbours=frozenset(Neighbour("flannel.1", f"10.8.{o}.0", mac(3, o)) for o in others),
+        fdb=frozenset(FdbEntry("flannel.1", mac(3, o), f"10.9.0.{o}") for o in others),
+        sysctls=frozenset({Sysctl("net.ipv4.ip_forward", "1"), Sysctl("net.ipv4.conf.all.rp_filter", "2")}),
+        rules=Ruleset({"filter": {"INPUT": jump, "TEST-IN": accept}}),
+    )
+
+
+def pod(number: int) -> NamespaceState:
+    return NamespaceState(
+        f"default.p{number}",
+        f"p{number}",
+        links=(Link("eth0", "veth", 1450, mac(4, number), peer=Peer(f"w{number}", "vethpod"), index=2),),
+        addresses=frozenset({Address("eth0", f"10.8.{number}.2/24")}),
+        routes=frozenset({Route("default", "eth0", f"10.8.{number}.1")}),
+        neighbours=frozenset({Neighbour("eth0", f"10.8.{number}.1", mac(2, number))}),
+    )
+
+
+def desired() -> dict[str, NamespaceState]:
+    ports = tuple(Link(f"w{n}", "veth", 1500, mac(7, n), master="br0") for n in range(1, NODES + 1))
+    fabric = NamespaceState("fabric", "fabric", (Link("br0", "bridge", 1500, mac(6, 0)), *ports))
+    states = [fabric, *map(node, range(1, NODES + 1)), *map(pod, range(1, NODES + 1))]
+    return {state.name: state for state in states}
+
+
+TAGS = {f"default.p{n}": f"uid-{n}" for n in range(1, NODES + 1)}
+
+
+def look(machine: Machine) -> dict[str, NamespaceState]:
+    want = desired()
+    keys = {name: [one.key for one in state.sysctls] for name, state in want.items()}
+    found = machine.observe([n for n in want if n in machine.sandboxes()], OWN, sysctls=keys)
+    return {name: ours(state, want[name], want[name]) for name, state in found.items()}
+
+
+def settle(machine: Machine) -> int:
+    """Bring the kernel to the desired state; how many operations it took."""
+    ops = diff(look(machine), desired())
+    machine.apply(ops, TAGS)
+    return len(ops)
+
+
+@pytest.fixture(scope="module")
+def built() -> Iterator[BareCluster]:
+    with bare_cluster() as cluster:
+        assert cluster.inside(settle) > 0
+        yield cluster
+
+
+def ping(cluster: BareCluster) -> None:
+    done = cluster.run("default.p1", "ping", "-c1", "-W2", "10.8.2.2")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_is_applied_is_what_is_observed(built: BareCluster) -> None:
+    def work(machine: Machine) -> None:
+        found = look(machine)
+        for name, state in desired().items():
+            assert replace(found[name], rules=state.rules) == state
+            assert diff({name: found[name]}, {name: state}) == ()
+
+    built.inside(work)
+
+
+def test_applying_twice_changes_nothing(built: BareCluster) -> None:
+    assert built.inside(settle) == 0
+
+
+def test_packets_cross_between_the_nodes(built: BareCluster) -> None:
+    ping(built)
+    server = "import socket; s=socket.create_server(('10.8.2.2',80)); print('up',flush=True); s.accept()"
+    client = "import socket; socket.create_connection(('10.8.2.2',80),5).close()"
+    name = f"{built.paths.cluster}.default.p2"
+    import subprocess
+
+    words = ["ip", "netns", "exec", name, "python3", "-c", server]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as listening:
+        assert listening.stdout is not None
+        assert listening.stdout.readline() == "up\n"
+        done = built.run("default.p1", "python3", "-c", client)
+        if done.returncode != 0:
+            listening.kill()
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("namespace", "damage"),
+    [
+        ("w1", "ip route del 10.8.2.0/24"),
+        ("w1", "bridge fdb del 02:00:00:00:03:02 dev flannel.1 self"),
+        ("w1", "ip neigh del 10.8.2.0 dev flannel.1"),
+        ("w1", "ip addr del 10.8.1.1/24 dev cni0"),
+        ("w1", "ip link set flannel.1 mtu 1400"),
+        ("w1", "bridge link set dev vethpod hairpin off"),
+        ("w1", "ip link set cni0 down"),
+        ("w1", "ip link del vethpod"),
+        ("w1", "ip link del cni0"),
+        ("w1", "ip link del flannel.1"),
+        ("w1", "iptables -t filter -F"),
+        ("w1", "sysctl -qw net.ipv4.ip_forward=0"),
+        ("fabric", "ip link del w2"),
+        ("default.p1", "ip link del eth0"),
+        ("default.p1", "ip route del default"),
+    ],
+)
+def test_damage_is_repaired(built: BareCluster, namespace: str, damage: str) -> None:
+    done = built.run(namespace, "sh", "-c", damage)
+    assert done.returncode == 0, done.stderr
+    assert built.inside(settle) > 0
+    assert built.inside(settle) == 0
+    ping(built)
+
+
+def test_a_killed_sandbox_is_made_again(built: BareCluster) -> None:
+    def kill(machine: Machine) -> None:
+        pid = machine.sandboxes()["default.p1"].pid
+        fd = os.pidfd_open(pid)
+        os.kill(pid, signal.SIGKILL)
+        import select
+
+        assert select.select([fd], [], [], 10)[0]
+        assert "default.p1" not in machine.sandboxes()
+        settle(machine)
+
+    built.inside(kill)
+    assert built.inside(settle) == 0
+    ping(built)
+
+
+def test_the_next_control_plane_finds_every_sandbox(built: BareCluster) -> None:
+    found = built.inside(lambda machine: {n: s.tag for n, s in machine.sandboxes().items()})
+    assert found == {name: TAGS.get(name, "") for name in desired()}
+
+
+def test_names_for_ip_netns_are_put_right(built: BareCluster) -> None:
+    name = NETNS_DIR / f"{built.paths.cluster}.w1"
+    name.unlink()
+    stale = NETNS_DIR / f"{built.paths.cluster}.gone"
+    stale.symlink_to(f"/proc/1/root{built.paths.proc}/1/ns/net")
+    built.inside(lambda machine: len(machine.sandboxes()))
+    assert built.run("w1", "true").returncode == 0
+    assert not stale.is_symlink()
+
+
+def test_the_generation_tells_of_any_change_of_rules(built: BareCluster) -> None:
+    def generation(machine: Machine) -> int | None:
+        return machine.generation("w1")
+
+    before = built.inside(generation)
+    assert built.inside(generation) == before
+    assert built.run("w1", "iptables", "-A", "INPUT", "-j", "ACCEPT").returncode == 0
+    after = built.inside(generation)
+    assert built.run("w1", "iptables", "-D", "INPUT", "-j", "ACCEPT").returncode == 0
+    assert before is not None
+    assert after is not None
+    assert after > before
+
+
+def test_a_pod_is_pid_1_of_its_own_and_shared_ones_use_the_nodes_network(built: BareCluster) -> None:
+    def work(machine: Machine) -> None:
+        machine.add_shared("default.host", "w1", "uid-h")
+        found = machine.sandboxes()
+        kinds = {
+            name: {kind: os.readlink(f"/proc/{found[name].pid}/ns/{kind}") for kind in ("net", "uts", "pid")}
+            for name in ("default.host", "default.p1", "w1")
+        }
+        assert kinds["default.host"]["net"] == kinds["w1"]["net"]
+        assert kinds["default.host"]["uts"] == kinds["w1"]["uts"]
+        assert len({kind["pid"] for kind in kinds.values()}) == 3
+        status = Path(f"/proc/{found['default.p1'].pid}/status").read_text()
+        numbers = next(line for line in status.splitlines() if line.startswith("NSpid:")).split()
+        assert numbers[-1] == "1"
+        assert os.readlink("/proc/self/ns/net") == os.readlink("/proc/1/ns/net")
+        machine.remove(["default.host"])
+        assert "default.host" not in machine.sandboxes()
+        assert "w1" in machine.sandboxes()
+
+    built.inside(work)
+
+
+def test_what_is_refused_is_named_and_the_rest_is_done(built: BareCluster) -> None:
+    def work(machine: Machine) -> None:
+        ops = [
+            Op("add", "w1", Route("10.99.0.0/24", "eth0", "192.0.2.1")),
+            Op("add", "w1", Address("nowhere", "10.99.0.1/24")),
+            Op("add", "w1", Neighbour("cni0", "10.8.1.99", mac(9, 9))),
+            Op("delete", "w1", Route("10.98.0.0/24", "eth0", "10.9.0.2")),
+        ]
+        with pytest.raises(KernelErrors) as refused:
+            machine.apply(ops)
+        assert [error.namespace for error in refused.value.errors] == ["w1", "w1"]
+        assert "ENETUNREACH" in str(refused.value)
+        assert "invalid gateway" in str(refused.value)
+        assert "ENODEV" in str(refused.value)
+        found = machine.observe(["w1"], OWN)["w1"]
+        assert Neighbour("cni0", "10.8.1.99", mac(9, 9)) in found.neighbours
+        machine.apply([Op("delete", "w1", Neighbour("cni0", "10.8.1.99", mac(9, 9)))])
+        with pytest.raises(KernelError, match="no namespace nowhere"):
+            machine.apply([Op("add", "nowhere", Address("eth0", "10.99.0.1/24"))])
+
+    built.inside(work)
+
+
+def test_an_end_left_over_from_before_does_not_stand_in_the_way(built: BareCluster) -> None:
+    inner = Link("eth0", "veth", 1450, mac(8, 1), peer=Peer("w1", "vethx"))
+    outer = Link("vethx", "veth", 1450, mac(8, 2), master="cni0")
+    ops = [
+        Op("add", "default.x", Namespace("default.x", "x")),
+        Op("add", "default.x", VethPair(inner, outer)),
+    ]
+
+    def work(machine: Machine) -> None:
+        for _ in range(3):  # the old pair goes some time after its namespace
+            machine.apply(ops, {"default.x": "uid-x"})
+            found = machine.observe(["default.x"], OWN)["default.x"]
+            assert [link.peer for link in found.links] == [Peer("w1", "vethx")]
+            machine.remove(["default.x"])
+
+    built.inside(work)
