@@ -56,8 +56,8 @@ def _nothing_left_behind() -> Iterator[None]:
     """
     with tempfile.TemporaryDirectory(
         prefix="nsk8s-", dir="/run" if os.access("/run", os.W_OK) else None
-    ) as state:
-        os.environ["NSK8S_STATE"] = state
+    ) as directory:
+        os.environ["NSK8S_STATE"] = f"{directory}/s"
         os.environ[witness.MARK] = uuid.uuid4().hex
         before = witness.snapshot()
         yield
@@ -66,11 +66,12 @@ def _nothing_left_behind() -> Iterator[None]:
 
 
 @pytest.fixture
-def state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A scratch NSK8S_STATE for one test, empty again when it ends."""
-    with tempfile.TemporaryDirectory(prefix="s-", dir=os.environ["NSK8S_STATE"]) as directory:
-        monkeypatch.setenv("NSK8S_STATE", directory)
-        yield Path(directory)
+def state(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A scratch NSK8S_STATE for one test; not made yet, as before the first `up`."""
+    parent = Path(os.environ["NSK8S_STATE"]).parent
+    with tempfile.TemporaryDirectory(prefix="t", dir=parent) as directory:
+        monkeypatch.setenv("NSK8S_STATE", f"{directory}/s")
+        yield Path(directory, "s")
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ def test_sees_a_process_until_it_has_ended() -> None:
 
 def test_sees_a_clusters_files(state: Path) -> None:
     before = witness.snapshot()
-    (state / "forgotten").mkdir()
+    (state / "forgotten").mkdir(parents=True)
     assert witness.left_behind(before, deadline=0) == [f"file {state}/forgotten"]
 
 
