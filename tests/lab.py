@@ -6,13 +6,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from nsk8s import paths
+from nsk8s.observe.packets import Frame, Witness
 
 DEADLINE = 120.0
 
@@ -95,6 +96,12 @@ class Lab:
         )
         assert done.returncode == 0, f"{' '.join(argv)} in {namespace}: {done.stdout}{done.stderr}"
         return done.stdout
+
+    def capture(
+        self, namespace: str, interface: str = "", keep: Callable[[Frame], bool] = lambda _: True
+    ) -> Witness:
+        """Watch an interface of a namespace (all of them if none is named) from now on."""
+        return Witness(self.netns(namespace), interface, keep)
 
     def log(self) -> str:
         """What the control plane wrote last, for the message of a failed test."""
