@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from nsk8s.errors import HostError, KernelError, NsK8sError
+from nsk8s.errors import ClusterGone, HostError, KernelError, NsK8sError
 from nsk8s.kernel import namespaces
 from nsk8s.kernel.confinement import SETPRIV, bubblewrap
 from nsk8s.kernel.namespaces import CLONE_NEWNS, MS_REC
@@ -41,6 +41,8 @@ MOUNTS = 'mount -t sysfs -o ro sysfs /sys && mount -t proc proc /proc && exec "$
 bubblewrap looks up its child in /proc)."""
 
 KINDS = ("net", "uts", "ipc", "pid")
+NSENTER = {"mnt": "mount"}
+"""Where nsenter's option is called otherwise than the namespace."""
 
 
 class CannotRun(NsK8sError):
@@ -221,23 +223,17 @@ def find(program: str, path: str = PATH, workdir: str = "/") -> str:
 
 
 @contextmanager
-def entering(place: Inside, command: Sequence[str]) -> Iterator[tuple[list[str], list[int]]]:
-    """The command line that runs `command` in `place`, and the file descriptors it must inherit.
+def entering(
+    place: Inside, command: Sequence[str], kinds: Sequence[str] = ("mnt", *KINDS)
+) -> Iterator[tuple[list[str], list[int]]]:
+    """The command line that runs `command` in `place`, and the file descriptors it must inherit. `kinds`
+    are the namespaces it has to enter.
 
     Everything is done by programs every host has (nsenter, unshare, setpriv, env), so it works from any
     process, with threads or without. The last of them, env, gives the exit codes 126 and 127.
     """
     words = [_tool("nsenter", "util-linux")]
-    words += [
-        f"--{option}={place.namespace(kind)}"
-        for option, kind in (
-            ("mount", "mnt"),
-            ("uts", "uts"),
-            ("ipc", "ipc"),
-            ("net", "net"),
-            ("pid", "pid"),
-        )
-    ]
+    words += [f"--{NSENTER.get(kind, kind)}={place.namespace(kind)}" for kind in kinds]
     env = {"PATH": PATH, "HOME": "/root", **place.env}
     run = ["env", "--default-signal=INT,QUIT"]
     if place.confined:
@@ -260,16 +256,25 @@ def entering(place: Inside, command: Sequence[str]) -> Iterator[tuple[list[str],
         yield [*words, *run, *command], fds
 
 
-def foreground(place: Inside, command: Sequence[str]) -> int:
-    """Run `command` in `place` on our own terminal and return its exit code.
+def foreground(place: Inside, command: Sequence[str], *, stdin: int | None = None) -> int:
+    """Run `command` in `place` on our own terminal and return its exit code. `stdin` as `subprocess`
+    has it.
 
     The terminal, the process group and with them job control and window size are simply inherited. What
-    is typed (Ctrl-C) reaches the command from the terminal, so we only have to survive it.
+    is typed (Ctrl-C) reaches the command from the terminal, so we only have to survive it. For a process
+    without threads. Raises ClusterGone when the target is gone.
     """
     ignored = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGQUIT)}
     try:
-        with entering(place, command) as (words, fds), subprocess.Popen(words, pass_fds=fds) as child:
-            code = child.wait()
+        with (
+            entering(place, command, ("mnt", "net", "uts", "ipc")) as (words, fds),
+            # Not by nsenter: it would stand between us and the command, and lose how that ended.
+            namespaces.inside(place.namespace("pid"), "pid"),
+        ):
+            child = subprocess.Popen(words, pass_fds=fds, stdin=stdin)
+        code = child.wait()
+    except OSError as error:
+        raise ClusterGone(f"the target is gone: {error.strerror or error}") from error
     finally:
         for number, handler in ignored.items():
             signal.signal(number, handler)

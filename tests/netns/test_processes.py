@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pty
 import select
 import signal
 import socket
@@ -118,6 +119,7 @@ def test_it_cannot_change_the_host(pod: int, tmp_path: Path) -> None:
     # Only opened for writing, never written: a hole must not cost the host anything.
     script = """
 import os
+import pty
 for path in PATHS:
     try:
         os.close(os.open(path, os.O_WRONLY)); print("writable", path)
@@ -236,3 +238,69 @@ def test_execute(pod: int, tmp_path: Path, beside: bool) -> None:
     finally:
         process.signal(signal.SIGKILL)
         ended(process)
+
+
+FOREGROUND = """
+import os, sys
+from nsk8s.kernel.processes import Inside, foreground
+confined = sys.argv[2] == "pod"
+container = int(sys.argv[3])
+place = Inside(int(sys.argv[1]), container=container, confined=confined, workdir="/usr", env={"TERM": "dumb"})
+sys.exit(foreground(place, sys.argv[4:]))
+"""
+
+
+def on_a_terminal(
+    pod: int, kind: str, container: int, command: list[str], typed: bytes = b""
+) -> tuple[int, str]:
+    """Run `foreground` as the leader of a session with a terminal; type when it says "ready"."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        try:
+            os.chdir(Path(__file__).parents[2])
+            words = [sys.executable, "-c", FOREGROUND, str(pod), kind, str(container), *command]
+            os.execv(sys.executable, words)
+        finally:
+            os._exit(99)
+    shown = b""
+    try:
+        while select.select([terminal], [], [], DEADLINE)[0]:
+            try:
+                shown += os.read(terminal, 4096)
+            except OSError:  # EIO: nobody has it open any more
+                break
+            if typed and b"ready" in shown:
+                os.write(terminal, typed)
+                typed = b""
+        else:
+            os.kill(pid, signal.SIGKILL)
+            pytest.fail(f"still running: {shown!r}")
+    finally:
+        os.close(terminal)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), shown.decode()
+
+
+@pytest.fixture(scope="module")
+def container(pod: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    log = tmp_path_factory.mktemp("logs") / "c.0.log"
+    process = spawn(Inside(pod), ["sleep", "1000"], mark="uid/c/0", log=log)
+    yield process.program_pid
+    process.signal(signal.SIGKILL)
+    ended(process)
+
+
+@pytest.mark.parametrize("kind", ["pod", "container", "node"])
+def test_foreground_has_the_terminal(pod: int, container: int, kind: str) -> None:
+    beside = container if kind == "container" else 0
+    kind = "node" if kind == "node" else "pod"
+    code, shown = on_a_terminal(
+        pod, kind, beside, ["sh", "-c", "test -t 0 && hostname; pwd; ls /sys/class/net; exit 5"]
+    )
+    assert code == 5
+    assert shown.split() == ["web-1", "/usr", "lo"]
+    assert on_a_terminal(pod, kind, beside, ["no-such-program"])[0] == 127
+    trap = "trap 'echo caught; exit 6' INT; echo ready; while :; do sleep 0.05; done"
+    code, shown = on_a_terminal(pod, kind, beside, ["sh", "-c", trap], b"\x03")
+    assert (code, "caught" in shown) == (6, True)
+    code, _ = on_a_terminal(pod, kind, beside, ["sh", "-c", "echo ready; exec sleep 1000"], b"\x03")
+    assert code == 130
