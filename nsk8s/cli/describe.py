@@ -173,7 +173,8 @@ def _container(container: Obj, statuses: Iterable[Obj]) -> Rows:
 
 
 def _state(label: str, state: Obj) -> Rows:
-    name, detail = next(iter(state.items()), ("waiting", {}))
+    name: str = next(iter(state), "waiting")
+    detail: Obj = state.get(name) or {}
     rows: Rows = [(label, name.capitalize())]
     for key, title in (("reason", "  Reason"), ("message", "  Message"), ("exitCode", "  Exit Code")):
         if key in detail:

@@ -489,7 +489,7 @@ def label(
     """
     client = connect(cluster)
     changes: dict[str, str | None] = {}
-    named = []
+    named: list[str] = []
     for word in words:
         if "=" in word:
             key, _, value = word.partition("=")

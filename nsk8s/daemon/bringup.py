@@ -103,10 +103,10 @@ def _missing(obj: Obj, view: Deployment | ReplicaSet) -> int:
     status: dict[str, Any] = obj.get("status") or {}
     if status.get("observedGeneration", 0) < view.metadata.generation:
         return view.spec.replicas
-    updated = status.get("updatedReplicas" if isinstance(view, Deployment) else "replicas", 0)
+    updated: int = status.get("updatedReplicas" if isinstance(view, Deployment) else "replicas", 0)
     missing = max(0, view.spec.replicas - updated)
     if not missing and isinstance(view, Deployment):
-        extra = status.get("replicas", 0) - view.spec.replicas
+        extra: int = status.get("replicas", 0) - view.spec.replicas
         return max(0, extra)
     return missing
 

@@ -61,6 +61,10 @@ class Loop:
         times = [t for t in (self.control.wake(), self.kubelet.wake()) if t is not None]
         return min(times, default=None)
 
+    def udp_frontends(self) -> dict[tuple[str | None, int], frozenset[tuple[str, int]]]:
+        """The backends of every UDP frontend, as of the last `desired`."""
+        return self._compiler.udp_frontends()
+
     def desired(self) -> dict[str, NamespaceState]:
         """Every namespace's whole desired state. Unchanged namespaces are the identical value."""
         services = [v for v in self.store.views("services") if isinstance(v, Service)]

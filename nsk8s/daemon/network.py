@@ -15,6 +15,7 @@ from typing import NamedTuple, TypeVar
 
 from nsk8s.dataplane.compiler import OWN_CHAINS
 from nsk8s.errors import KernelError
+from nsk8s.kernel.conntrack import Frontends
 from nsk8s.kernel.machine import Machine
 from nsk8s.linux.state import diff, ours
 from nsk8s.linux.values import NamespaceState, Op
@@ -64,6 +65,15 @@ class Network:
         wanted = [name for name in names if name in plan.states]
         return await self.in_kernel(lambda: self._compare(plan, wanted))
 
+    async def died(self, plan: Plan) -> list[str]:
+        """UIDs of pods whose sandbox was there and has ended though the plan has it; they are forgotten."""
+        return await self.in_kernel(lambda: self._died(plan))
+
+    async def forget_udp(self, frontends: Frontends) -> None:
+        """On every node, forget the UDP flows to backends that serve no more."""
+        nodes = [name for name, state in self._applied.items() if state.rules.tables]
+        await self.in_kernel(lambda: [self.machine.forget_udp(node, frontends) for node in nodes])
+
     def close(self) -> None:
         """Let the thread go, when its queue is empty."""
         self._thread.shutdown()
@@ -90,6 +100,18 @@ class Network:
                 self._applied.pop(name, None)
         self._share(plan)
         return ops
+
+    def _died(self, plan: Plan) -> list[str]:
+        existing = self.machine.sandboxes()
+        held = [(name, tag) for name, tag in plan.tags.items() if name in self._applied]
+        held += [(name, share.tag) for name, share in plan.shares.items() if name in self._shared]
+        found = []
+        for name, tag in held:
+            if name not in existing or existing[name].tag != tag:
+                found.append(tag)
+                self._applied.pop(name, None)
+                self._shared.pop(name, None)
+        return found
 
     def _share(self, plan: Plan) -> None:
         ended = [n for n, share in self._shared.items() if plan.shares.get(n) != share]
@@ -132,7 +154,8 @@ class Network:
         kept = {n for n in names if n in self._applied and self._generations.get(n) is not None}
         kept = {n for n in kept if self.machine.generation(n) == self._generations[n]}
         found = {}
-        for name, state in self.machine.observe(names, OWN_CHAINS, without_rules=kept).items():
+        keys = {n: [sysctl.key for sysctl in plan.states[n].sysctls] for n in names}
+        for name, state in self.machine.observe(names, OWN_CHAINS, without_rules=kept, sysctls=keys).items():
             if name in kept:
                 state = replace(state, rules=self._applied[name].rules)
             found[name] = ours(state, plan.states[name], self._applied.get(name))

@@ -12,11 +12,12 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
-from nsk8s.api.types import Container, ExecAction, Pod
+from nsk8s.api.types import Container, ContainerStatus, ExecAction, Obj, Pod
 from nsk8s.cluster.lifecycle import (
     Command,
     ContainerExited,
@@ -30,7 +31,7 @@ from nsk8s.cluster.lifecycle import (
 from nsk8s.daemon.network import Network
 from nsk8s.daemon.prober import probe_network
 from nsk8s.dataplane.compiler import pod_namespace
-from nsk8s.errors import NsK8sError
+from nsk8s.errors import ApiError, NsK8sError
 from nsk8s.kernel import processes
 from nsk8s.kernel.processes import CannotRun, Inside
 from nsk8s.paths import ClusterPaths
@@ -58,18 +59,27 @@ class Run:
 
 
 class Runtime:
-    """The containers of one cluster. `post` takes what happens to them; `dns` is the address that pods
-    find in their resolv.conf."""
+    """The containers of one cluster. `post` takes what happens to them, `find` gives a pod by namespace and
+    name or raises `ApiError` 404; `dns` is the address that pods find in their resolv.conf."""
 
-    def __init__(self, paths: ClusterPaths, network: Network, post: Callable[[Event], None]) -> None:
+    def __init__(
+        self,
+        paths: ClusterPaths,
+        network: Network,
+        post: Callable[[Event], None],
+        find: Callable[[str, str], Pod],
+    ) -> None:
         self._paths = paths
         self._network = network
         self._post = post
         self._standins = StandIns(paths)
         self._runs: dict[Key, Run] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._find = find
         self.dns = ""
-        self.catalogue: images.Overrides = {}
+        self.catalogue: Mapping[str, Mapping[str, Any]] = {}
+        self.nodes: Collection[str] = ()
+        self.clients: Collection[str] = ()
 
     def dispatch(self, commands: Iterable[Command]) -> None:
         """Begin to carry out commands; what comes of them arrives as events."""
@@ -115,12 +125,12 @@ class Runtime:
         """Ids of the containers that run: those we know of, and those that an earlier control plane left."""
         found = await self._network.in_kernel(processes.running)
         for mark, process in found.items():
-            pod, container, attempt = mark.split("/")
+            pod, container, number = mark.split("/")
             known = self._runs.get((pod, container))
             if known is not None and known.process is not None and known.process.pid == process.pid:
                 process.close()
                 continue
-            self._watch((pod, container), Run(int(attempt), process))
+            self._watch((pod, container), Run(int(number), process))
         for pod, container, attempt in await self._standins.start():
             self._runs.setdefault((pod, container), Run(attempt))
         return {key: container_id(*key, run.attempt) for key, run in self._runs.items()}
@@ -128,20 +138,46 @@ class Runtime:
     def place(self, pod: Pod, container: Container | None = None) -> Inside:
         """Where programs beside a pod's containers run: with the container's own view of the files if it
         is a real process."""
-        name = pod_namespace(pod.metadata.namespace, pod.metadata.name)
         run = self._runs.get((pod.metadata.uid, container.name)) if container else None
         return Inside(
-            pid=self._network.machine.pid(name),
+            pid=self._network.machine.pid(pod_namespace(pod.metadata.namespace, pod.metadata.name)),
             container=run.process.program_pid if run and run.process else 0,
             env=podfiles.environment(pod, container) if container else {},
             workdir=container.workingDir if container else "",
             files=podfiles.files(pod, self.dns),
         )
 
-    def attempt(self, pod: str, container: str) -> int:
-        """Which run of the container this is, counted from 0; -1 if it does not run."""
-        run = self._runs.get((pod, container))
-        return run.attempt if run else -1
+    async def target(self, query: Obj) -> Obj:
+        """`GET /nsk8s/v1/target`: where `exec`, `logs` and `capture` find a pod's container (``namespace``,
+        ``name``, ``container``), a node or a client (``kind``, ``name``). Raises `ApiError` 404."""
+        kind, name = query.get("kind", "pod"), query.get("name", "")
+        if kind != "pod":
+            known = self.nodes if kind == "node" else self.clients
+            if name not in known:
+                names = ", ".join(sorted(known)) or "none"
+                raise ApiError(
+                    404, "NotFound", f'{kind}s "{name}" not found (there is: {names})', kind=kind, name=name
+                )
+            return {"namespace": name, "pid": self._network.machine.pid(name), "container_pid": 0}
+        pod = self._find(query.get("namespace") or "default", name)
+        container = _container(pod, query.get("container", ""))
+        place = self.place(pod, container)
+        run = self._runs.get((pod.metadata.uid, container.name))
+        status = next((s for s in _statuses(pod) if s.name == container.name), None)
+        attempt = run.attempt if run else (status.restartCount if status else 0)
+        uid = pod.metadata.uid
+        return {
+            "namespace": pod_namespace(pod.metadata.namespace, pod.metadata.name),
+            "pid": place.pid,
+            "container_pid": place.container,
+            "container": container.name,
+            "running": run is not None,
+            "env": place.env,
+            "files": place.files,
+            "workdir": place.workdir,
+            "log": os.fspath(self._paths.log(uid, container.name, attempt)),
+            "previous_log": os.fspath(self._paths.log(uid, container.name, attempt - 1)) if attempt else "",
+        }
 
     # --- stand-ins ----------------------------------------------------------------------------------
 
@@ -305,3 +341,21 @@ class Runtime:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
             log.error("a container could not be handled", exc_info=error)
+
+
+def _container(pod: Pod, name: str) -> Container:
+    """The container called `name`, or the first one. Raises `ApiError` 400 in kubectl's words."""
+    containers = (*pod.spec.containers, *pod.spec.initContainers)
+    if not name:
+        return containers[0]
+    for container in containers:
+        if container.name == name:
+            return container
+    names = ", ".join(c.name for c in containers)
+    raise ApiError(
+        400, "BadRequest", f"container {name} is not valid for pod {pod.metadata.name} (it has: {names})"
+    )
+
+
+def _statuses(pod: Pod) -> tuple[ContainerStatus, ...]:
+    return (*pod.status.containerStatuses, *pod.status.initContainerStatuses)

@@ -19,7 +19,7 @@ from typing import Any
 
 from nsk8s.api import cluster as clusters
 from nsk8s.api.topology import Topology
-from nsk8s.api.types import Obj
+from nsk8s.api.types import Obj, Pod
 from nsk8s.apiserver.server import ApiServer
 from nsk8s.cluster.lifecycle import (
     Command,
@@ -41,6 +41,7 @@ from nsk8s.daemon.runtime import Runtime
 from nsk8s.dataplane.compiler import pod_namespace
 from nsk8s.errors import NsK8sError
 from nsk8s.kernel import holder as holders
+from nsk8s.kernel.conntrack import Frontends
 from nsk8s.kernel.machine import Machine
 from nsk8s.paths import ClusterPaths
 
@@ -79,12 +80,13 @@ class Daemon:
         self.paths = paths
         self.store = store
         self.network = Network(machine)
-        self.runtime = Runtime(paths, self.network, self.post)
+        self.runtime = Runtime(paths, self.network, self.post, self._pod)
         self.loop = Loop(store, self._topology())
         self.api = ApiServer(store, self.loop.registry, self.turn)
         self._events: list[Event] = []
         self._creating: dict[str, str] = {}
         self._removing: dict[str, str] = {}
+        self._frontends: Frontends = {}
         self._dirty = asyncio.Event()
         self._idle = asyncio.Event()
         self._turned = asyncio.Event()
@@ -172,6 +174,10 @@ class Daemon:
                 self._removing = removing | self._removing
                 asyncio.get_running_loop().call_later(RETRY_INTERVAL, self._touch)
                 continue
+            frontends = self.loop.udp_frontends()
+            if frontends != self._frontends:
+                self._frontends = frontends
+                await self.network.forget_udp(frontends)
             for pod in creating:
                 self.post(SandboxCreated(pod))
             for pod in removing:
@@ -205,7 +211,13 @@ class Daemon:
 
     async def adopt(self) -> None:
         """Take over what runs: after a restart, and when the topology has changed."""
-        sandboxes, containers = await self.runtime.running()
+        topology = self.loop.topology
+        self.runtime.catalogue = topology.images
+        self.runtime.nodes = {node.name for node in topology.nodes}
+        self.runtime.clients = {client.name for client in topology.clients}
+        existing = await self.network.in_kernel(self.network.machine.sandboxes)
+        containers = await self.runtime.running()
+        sandboxes = {sandbox.tag for sandbox in existing.values() if sandbox.tag}
         self._dispatch(self.loop.adopt(sandboxes, containers, time.time()))
         self._touch()
         self._turn()
@@ -273,6 +285,12 @@ class Daemon:
             self._turn()
         return applied
 
+    def _pod(self, namespace: str, name: str) -> Pod:
+        self.store.find("pods", namespace, name)
+        found = self.store.view(Key("pods", namespace, name))
+        assert isinstance(found, Pod)
+        return found
+
     def _topology(self) -> Topology:
         stored = self.store.get(CLUSTERS, "", self.paths.cluster)
         return clusters.resolve(stored) if stored else Topology(self.paths.cluster, ())
@@ -280,7 +298,7 @@ class Daemon:
     def _counts(self) -> dict[str, int]:
         return {r: self.store.count(r) for r in ("nodes", "pods", "services")}
 
-    async def describe(self) -> dict[str, Any]:
+    async def describe(self, _query: Obj) -> Obj:
         """`GET /nsk8s/v1/cluster`: what `nsk8s ls` shows."""
         stored = self.store.get(CLUSTERS, "", self.paths.cluster)
         created = stored["metadata"]["creationTimestamp"] if stored else None
@@ -306,7 +324,7 @@ class Daemon:
 
 async def serve(paths: ClusterPaths, told: int) -> None:
     """Be the control plane of a cluster; writes to the pipe `told` when it listens."""
-    holder = holders.find(paths)
+    holder = holders.recorded(paths)
     assert holder is not None
     daemon = Daemon(paths, new_store(paths), Machine(paths, holder))
     daemon.api.route("POST", "/nsk8s/v1/up", daemon.up)

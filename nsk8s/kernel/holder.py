@@ -121,12 +121,17 @@ def start(paths: ClusterPaths) -> Holder:
 
 def find(paths: ClusterPaths) -> Holder | None:
     """The running holder of the cluster, or None."""
+    holder = recorded(paths)
+    return holder if holder is not None and holder.alive() else None
+
+
+def recorded(paths: ClusterPaths) -> Holder | None:
+    """The holder that was written down, alive or not: for those inside, whose /proc does not show it."""
     try:
         state = json.loads(paths.holder.read_text())
-        holder = Holder(paths.cluster, int(state["pid"]), int(state["startTime"]))
+        return Holder(paths.cluster, int(state["pid"]), int(state["startTime"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return holder if holder.alive() else None
 
 
 def clusters() -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -67,6 +67,17 @@ class Machine:
         found = self._sandboxes.find()
         self._sandboxes.links()
         return found
+
+    def pid(self, name: str) -> int:
+        """The pause process of a sandbox; KernelError if there is none."""
+        found = self._sandboxes.get(name)
+        if found is None:
+            raise KernelError(errno.ENOENT, f"ip netns pids {self._prefix}{name}", name)
+        return found.pid
+
+    def enter(self, name: str) -> AbstractContextManager[None]:
+        """Run a block in a namespace's network: sockets made there stay there. Raises FileNotFoundError."""
+        return self._sandboxes.enter(name)
 
     def links(self) -> None:
         """Make the names in /run/netns agree with the sandboxes."""

@@ -67,6 +67,10 @@ class Sandboxes:
                 self._found[found.namespace] = found
         return dict(self._found)
 
+    def get(self, name: str) -> Sandbox | None:
+        """A sandbox as it was last seen; None if it is not known."""
+        return self._found.get(name)
+
     def open(self, name: str) -> int:
         """A file descriptor of the sandbox's network namespace. Raises FileNotFoundError."""
         sandbox = self._found.get(name)

@@ -1,0 +1,90 @@
+"""What a path of the Kubernetes API means: ``/api/v1/namespaces/default/pods/web/status``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from nsk8s.api import selectors
+from nsk8s.api.kinds import RESOURCES, Resource
+from nsk8s.api.types import Obj
+from nsk8s.errors import ApiError
+
+_BY_PATH = {(r.group, r.version, r.plural): r for r in RESOURCES}
+_TRUE = {"1", "t", "T", "true", "TRUE", "True"}
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A resource's objects: all of them (`namespace` None), those of a namespace, or the one called
+    `name`; perhaps one of its subresources."""
+
+    resource: Resource
+    namespace: str | None
+    name: str = ""
+    subresource: str = ""
+
+
+def address(path: str) -> Address | None:
+    """The meaning of a path; None if it is not the path of a resource."""
+    words = [word for word in path.split("/") if word]
+    if words[:1] == ["api"] and len(words) > 2:
+        group, version, rest = "", words[1], words[2:]
+    elif words[:1] == ["apis"] and len(words) > 3:
+        group, version, rest = words[1], words[2], words[3:]
+    else:
+        return None
+    namespace: str | None = None
+    if rest[0] == "namespaces" and len(rest) > 2 and (group, version, rest[2]) in _BY_PATH:
+        namespace, rest = rest[1], rest[2:]
+    resource = _BY_PATH.get((group, version, rest[0]))
+    if resource is None or len(rest) > 3 or (namespace is not None and not resource.namespaced):
+        return None
+    if not resource.namespaced:
+        namespace = ""
+    name = rest[1] if len(rest) > 1 else ""
+    return Address(resource, namespace, name, rest[2] if len(rest) > 2 else "")
+
+
+def truth(query: Mapping[str, str], key: str) -> bool:
+    """A boolean parameter, as Go's ParseBool reads it."""
+    return query.get(key, "") in _TRUE
+
+
+def number(query: Mapping[str, str], key: str, default: int = 0) -> int:
+    """A whole number. Raises `ApiError` 400."""
+    text = query.get(key, "")
+    if text in ("", None):
+        return default
+    if not text.isdecimal():
+        raise ApiError(400, "BadRequest", f"{key}: {text!r} is not a whole number")
+    return int(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which of a resource's objects a list or a watch is about."""
+
+    address: Address
+    labels: selectors.Selector
+    fields: selectors.FieldSelector
+
+    @classmethod
+    def of(cls, address: Address, query: Mapping[str, str]) -> Filter:
+        """From ``labelSelector`` and ``fieldSelector``. Raises `ApiError` 400."""
+        return cls(
+            address,
+            selectors.parse(query.get("labelSelector", "")),
+            selectors.fields(query.get("fieldSelector", ""), address.resource.name),
+        )
+
+    def passes(self, obj: Obj) -> bool:
+        """Whether `obj` (of the resource) is one of them."""
+        meta = obj["metadata"]
+        where, name = self.address.namespace, self.address.name
+        return (
+            (where is None or meta.get("namespace", "") == where)
+            and (not name or meta["name"] == name)
+            and self.labels.matches(meta.get("labels"))
+            and self.fields.matches(obj)
+        )
