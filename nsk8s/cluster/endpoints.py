@@ -179,7 +179,7 @@ class EndpointsController:
         wanted: list[tuple[Obj | None, list[Obj] | None, list[Obj]]] = []
         spare = list(existing)
         for ports, endpoints in groups.items():
-            shape = [{"name": n, "port": p, "protocol": t} for n, p, t in ports]
+            shape: list[Obj] = [{"name": n, "port": p, "protocol": t} for n, p, t in ports]
             left = {endpoint["addresses"][0]: endpoint for endpoint in endpoints}
             mine = [s for s in spare if s.get("ports") == shape]
             kept = []
@@ -203,12 +203,12 @@ class EndpointsController:
         if not wanted:
             wanted = [(spare[0] if spare else None, None, [])]
         free = [s for s in spare if s is not wanted[0][0]]
-        for old, shape, endpoints in wanted:
-            piece = old or (free.pop(0) if free else None)
-            content = {"addressType": "IPv4", "endpoints": endpoints, "ports": shape}
-            if piece is not None:
-                meta = {**piece["metadata"], "labels": dict(labels)}
-                store.update(SLICES, {**piece, **content, "metadata": meta})
+        for old, named, members in wanted:
+            reused = old or (free.pop(0) if free else None)
+            content = {"addressType": "IPv4", "endpoints": members, "ports": named}
+            if reused is not None:
+                meta = {**reused["metadata"], "labels": dict(labels)}
+                store.update(SLICES, {**reused, **content, "metadata": meta})
                 continue
             store.create(
                 SLICES,

@@ -44,6 +44,9 @@ with 53/UDP; the protocol is looked at where both sides give it."""
 PRIMITIVE_SETS = {"finalizers", "podCIDRs"}
 """Lists of strings that are merged as sets."""
 
+RETAIN_KEYS = {"strategy", "volumes"}
+"""Unions, whose old member must go when an apply names another (``retainKeys``)."""
+
 Json = Any
 """Any JSON value."""
 
@@ -299,6 +302,8 @@ def three_way(original: Json, modified: Json, current: Json, field: str = "") ->
     if isinstance(modified, dict):
         before = original if isinstance(original, dict) else {}
         result = dict(current) if isinstance(current, dict) else {}
+        if field in RETAIN_KEYS:
+            result = {name: value for name, value in result.items() if name in modified}
         for name in before:
             if name not in modified:
                 result.pop(name, None)

@@ -15,10 +15,10 @@ from nsk8s.api.defaults import default
 from nsk8s.api.kinds import BY_KIND, Resource
 from nsk8s.api.topology import Topology
 from nsk8s.api.types import Obj
-from nsk8s.api.validation import validate
+from nsk8s.api.validation import validate, validate_update
 from nsk8s.cluster import patch as patches
 from nsk8s.cluster.patch import Json
-from nsk8s.cluster.services import ServiceAllocator
+from nsk8s.cluster.services import ServiceAllocator, kept
 from nsk8s.cluster.store import Key, Store, key_of
 from nsk8s.errors import ApiError, Problem
 
@@ -49,10 +49,6 @@ SERVER_FIELDS = (
 )
 """Fields of metadata that are the server's."""
 
-POD_MUTABLE = ("activeDeadlineSeconds", "terminationGracePeriodSeconds", "tolerations", "schedulingGates")
-"""Fields of a pod's spec that may change, besides its containers' images."""
-
-SELECTOR_IMMUTABLE = {"deployments.apps", "replicasets.apps", "daemonsets.apps"}
 SCALABLE = {"deployments.apps", "replicasets.apps", "statefulsets.apps", "replicationcontrollers"}
 
 
@@ -83,8 +79,6 @@ class Registry:
             case "namespaces":
                 obj["status"] = {"phase": "Active"}
                 obj["spec"] = {"finalizers": ["kubernetes"], **(obj.get("spec") or {})}
-                labels = {**(meta.get("labels") or {}), "kubernetes.io/metadata.name": meta["name"]}
-                obj["metadata"] = {**obj["metadata"], "labels": labels}
             case "services":
                 obj["status"] = {"loadBalancer": {}}
         return self.store.create(resource.name, obj)
@@ -116,9 +110,9 @@ class Registry:
             meta["resourceVersion"] = version
         if resource.acts:
             obj.pop("status", None)
-            if "status" in old:
-                obj["status"] = old["status"]
         obj = self._completed(resource, obj, old)
+        if resource.acts and "status" in old:
+            obj = {**obj, "status": old["status"]}
         new = self.store.update(resource.name, obj)
         return self._finalized(resource, new)
 
@@ -135,9 +129,10 @@ class Registry:
         ``status`` only the status changes; with ``scale`` the patch is for a Scale, which is returned."""
         if subresource == "scale":
             scale = _patched(self.scale(resource, namespace, name), patch, kind)
-            return self.scale(
-                resource, namespace, name, replicas=(scale.get("spec") or {}).get("replicas", 0)
-            )
+            replicas = (scale.get("spec") or {}).get("replicas", 0)
+            if type(replicas) is not int:
+                raise ApiError(400, "BadRequest", f"spec.replicas: an integer, not {replicas!r}")
+            return self.scale(resource, namespace, name, replicas)
         old = self.store.find(resource, namespace, name)
         new = _patched(old, patch, kind)
         meta = new.get("metadata") if isinstance(new, dict) else None
@@ -270,7 +265,7 @@ class Registry:
             raise ApiError(404, "NotFound", "the server could not find the requested resource")
         obj = self.store.find(resource, namespace, name)
         if replicas is not None:
-            if not isinstance(replicas, int) or replicas < 0:
+            if replicas < 0:
                 what = f"Invalid value: {replicas}: must be greater than or equal to 0"
                 raise _invalid("Scale", name, [Problem("spec.replicas", what)])
             obj = self.store.update(resource, {**obj, "spec": {**obj["spec"], "replicas": replicas}})
@@ -296,15 +291,14 @@ class Registry:
     def _completed(self, resource: Resource, obj: Obj, old: Obj | None) -> Obj:
         """`obj` valid, with all defaults and allocations."""
         meta = obj["metadata"]
+        obj = default(obj)
+        if resource.name == "services" and old is not None:
+            obj = kept(obj, old)
         problems = list(validate(obj))
-        if not problems and old is None and not (meta.get("name") or meta.get("generateName")):
-            problems.append(Problem("metadata.name", "Required value: name or generateName is required"))
-        if not problems:
-            obj = default(obj)
-            if resource.name == "services":
-                obj = self._services.complete(obj, old, problems)
+        if not problems and resource.name == "services":
+            obj = self._services.complete(obj, old, problems)
         if not problems and old is not None:
-            problems += _immutable(resource.name, obj, old)
+            problems += validate_update(old, obj)
         if problems:
             raise _invalid(resource.kind, meta.get("name") or meta.get("generateName", ""), problems)
         return obj
@@ -369,34 +363,3 @@ def _invalid(kind: str, name: str, problems: list[Problem]) -> ApiError:
     return ApiError(
         422, "Invalid", f'{kind} "{name}" is invalid: {text}', kind=kind, name=name, causes=problems
     )
-
-
-def _immutable(resource: str, new: Obj, old: Obj) -> list[Problem]:
-    """What may not change."""
-    after, before = new.get("spec") or {}, old.get("spec") or {}
-    if resource == "pods":
-        if _fixed(after) != _fixed(before):
-            what = "Forbidden: pod updates may not change fields other than `spec.containers[*].image`, "
-            what += "`spec.initContainers[*].image`, `spec.activeDeadlineSeconds`, `spec.tolerations` "
-            what += "(only additions to existing tolerations), `spec.terminationGracePeriodSeconds`"
-            return [Problem("spec", what, "delete the pod and create it again")]
-    elif resource in SELECTOR_IMMUTABLE:
-        if after.get("selector") != before.get("selector"):
-            shown = json.dumps(after.get("selector"), sort_keys=True)
-            what = f"Invalid value: {shown}: field is immutable"
-            return [Problem("spec.selector", what, "delete the object and create it again")]
-    elif resource == "services":
-        was, now = before.get("clusterIP"), after.get("clusterIP")
-        if was and now and was != now:
-            what = f'Invalid value: ["{now}"]: may not change once set'
-            return [Problem("spec.clusterIPs[0]", what, "delete the service and create it again")]
-    return []
-
-
-def _fixed(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a pod's spec that may not change."""
-    fixed = {k: v for k, v in spec.items() if k not in POD_MUTABLE}
-    for field in ("containers", "initContainers"):
-        if fixed.get(field):
-            fixed[field] = [{k: v for k, v in c.items() if k != "image"} for c in fixed[field]]
-    return fixed

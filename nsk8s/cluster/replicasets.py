@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
+from nsk8s.api.defaults import default
 from nsk8s.api.selectors import matches
 from nsk8s.api.types import LabelSelector, Obj, Pod, ReplicaSet
 from nsk8s.cluster.registry import Registry
@@ -137,8 +138,8 @@ class ReplicaSets:
         for field in ("labels", "annotations"):
             if meta.get(field):
                 made[field] = meta[field]
-        # The template has been defaulted and validated with the object it came in.
-        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": made, "spec": template["spec"]}
+        # The template was validated with the object it came in.
+        pod = default({"apiVersion": "v1", "kind": "Pod", "metadata": made, "spec": template["spec"]})
         for _ in range(count):
             self._store.create("pods", {**pod, "status": {"phase": "Pending"}})
 

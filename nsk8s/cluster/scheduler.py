@@ -11,8 +11,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from nsk8s.api.selectors import holds
 from nsk8s.api.topology import Topology
-from nsk8s.api.types import Node, Obj, Pod, Taint, Toleration
+from nsk8s.api.types import Node, Obj, Pod, Requirement, Taint, Toleration
 from nsk8s.cluster.ipam import room
 from nsk8s.cluster.nodes import BRIDGE_PORTS
 from nsk8s.cluster.replicasets import controller_of
@@ -274,20 +275,5 @@ def _term(term: Obj, seat: _Seat) -> bool:
 
 
 def _holds(expression: Obj, labels: Mapping[str, str]) -> bool:
-    value = labels.get(expression.get("key", ""))
-    values = expression.get("values") or []
-    match expression.get("operator"):
-        case "In":
-            return value in values
-        case "NotIn":
-            return value not in values
-        case "Exists":
-            return value is not None
-        case "DoesNotExist":
-            return value is None
-        case "Gt" | "Lt" as operator:
-            if value is None or not value.isdecimal() or len(values) != 1 or not values[0].isdecimal():
-                return False
-            return int(value) > int(values[0]) if operator == "Gt" else int(value) < int(values[0])
-        case _:
-            return False
+    values = tuple(expression.get("values") or ())
+    return holds(Requirement(expression.get("key", ""), expression.get("operator", ""), values), labels)

@@ -73,10 +73,10 @@ class ServiceAllocator:
         self._reset()
 
     def complete(self, new: Obj, old: Obj | None, problems: list[Problem]) -> Obj:
-        """`new` with its cluster IP and node ports filled in, kept from `old` where it had them. Nothing
+        """A valid Service with its cluster IP and node ports filled in; those of `old` are its own. Nothing
         is taken before the Service is in the store. Appends to `problems` what cannot be had."""
         self._follow()
-        spec = _kept(dict(new.get("spec") or {}), (old or {}).get("spec") or {})
+        spec = dict(new.get("spec") or {})
         mine_ip = self._offsets(old or {})
         mine_ports = set(_node_ports(old or {}))
         if spec.get("type") == "ExternalName":
@@ -217,20 +217,25 @@ def _node_ports(obj: Obj) -> Iterable[int]:
         yield spec["healthCheckNodePort"]
 
 
-def _kept(new: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
-    """`new` with the numbers of `old` where it gives none (patchAllocatedValues), and without those that
-    its new type has no use for (dropTypeDependentFields)."""
-    if not old:
-        return new
-    if old.get("type") != "ExternalName" and new.get("type") != "ExternalName":
-        if not new.get("clusterIP") and not new.get("clusterIPs") and old.get("clusterIP"):
-            new["clusterIP"] = old["clusterIP"]
-        elif not new.get("clusterIP"):
-            new["clusterIP"] = next(iter(new.get("clusterIPs") or ()), "")
+def kept(obj: Obj, stored: Obj) -> Obj:
+    """An update of a Service with the numbers it had where it gives none (patchAllocatedValues), and without
+    those that its new type has no use for (dropTypeDependentFields). Before validation: fields of a wrong
+    type are left alone."""
+    spec, old = obj.get("spec"), stored["spec"]
+    if not isinstance(spec, dict):
+        return obj
+    new = dict(spec)
+    if new.get("type") == "ExternalName":
+        for field in ("clusterIP", "clusterIPs"):
+            if field in new and new[field] == old.get(field):
+                del new[field]
+    elif old.get("clusterIP") and not new.get("clusterIP") and not new.get("clusterIPs"):
+        new["clusterIP"], new["clusterIPs"] = old["clusterIP"], [old["clusterIP"]]
     had = {_port_key(p): p["nodePort"] for p in old.get("ports") or () if p.get("nodePort")}
     wants = _wants_node_ports(new)
+    given = new.get("ports")
     ports = []
-    for port in new.get("ports") or ():
+    for port in given if isinstance(given, list) and all(isinstance(p, dict) for p in given) else ():
         number = had.get(_port_key(port))
         if wants and number and not port.get("nodePort"):
             port = {**port, "nodePort": number}
@@ -240,9 +245,15 @@ def _kept(new: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
     if ports:
         new["ports"] = ports
     health = old.get("healthCheckNodePort")
-    if health and not new.get("healthCheckNodePort"):
-        new["healthCheckNodePort"] = health
-    return new
+    if health and new.get("type") == "LoadBalancer" and new.get("externalTrafficPolicy") == "Local":
+        new.setdefault("healthCheckNodePort", health)
+    elif health and new.get("healthCheckNodePort") == health:
+        del new["healthCheckNodePort"]
+    if new.get("type") in ("ClusterIP", "ExternalName"):
+        for field in ("externalTrafficPolicy", "allocateLoadBalancerNodePorts"):
+            if field in new and new[field] == old.get(field):
+                del new[field]
+    return {**obj, "spec": new}
 
 
 def _port_key(port: dict[str, Any]) -> tuple[int, str]:

@@ -129,7 +129,8 @@ class Store:
         sets = [self._labels.get((resource, namespace, k, v), {}) for k, v in labels.items()]
         if not sets:
             return
-        found = sorted(min(sets, key=len))
+        smallest = min(sets, key=len)
+        found = sorted(smallest)
         if len(sets) > 1:
             found = [name for name in found if all(name in names for names in sets)]
         if found:
@@ -307,10 +308,10 @@ class Store:
             if not self._labels[index]:
                 del self._labels[index]
         for owner in obj["metadata"].get("ownerReferences") or ():
-            keys = self._owned[owner["uid"]]
+            keys = self._owned.get(owner["uid"], {})  # one owner may be named twice
             keys.pop(key, None)
             if not keys:
-                del self._owned[owner["uid"]]
+                self._owned.pop(owner["uid"], None)
 
 
 class Cursor:
