@@ -63,19 +63,19 @@ _MODULES = "sudo modprobe {}; on Ubuntu: apt-get install linux-modules-extra-$(u
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing checked. A missing one is an error, or only worth a word if `optional`; `hint` says
-    what to do about it if it is missing."""
+    """One thing checked: `subject` is what, `detail` what was seen, `remedy` what to do if it is missing.
+    What is not `needed` is only worth a word."""
 
-    what: str
+    subject: str
     ok: bool
     detail: str = ""
-    hint: str = ""
-    optional: bool = False
+    remedy: str = ""
+    needed: bool = True
 
 
-def probe() -> list[Finding]:
+def examine() -> list[Finding]:
     """Every check, in the order in which their failures should be mended."""
-    return [replace(finding, hint="") if finding.ok else finding for finding in _all()]
+    return [replace(finding, remedy="") if finding.ok else finding for finding in _all()]
 
 
 def _all() -> Iterator[Finding]:
@@ -113,11 +113,11 @@ def _tools() -> Iterator[Finding]:
     for tool, (package, use) in TOOLS.items():
         path = shutil.which(tool)
         hint = f"{use}: apt-get install {package}"
-        yield Finding(tool, path is not None, path or "not found", hint, tool in OPTIONAL_TOOLS)
+        yield Finding(tool, path is not None, path or "not found", hint, tool not in OPTIONAL_TOOLS)
     if shutil.which("iptables"):
         backend = iptables.backend()
         hint = "changes by others are seen late: update-alternatives --set iptables /usr/sbin/iptables-nft"
-        yield Finding("iptables backend", backend == "nf_tables", backend, hint, optional=True)
+        yield Finding("iptables backend", backend == "nf_tables", backend, hint, needed=False)
 
 
 def _kernel() -> list[Finding]:
@@ -151,8 +151,8 @@ def _links() -> Iterator[Finding]:
                 ip.link("add", **words)
             except NetlinkError as error:
                 ok, detail = error.code == errno.EEXIST, os.strerror(error.code)
-            optional = kind in OPTIONAL_LINKS
-            yield Finding(f"link type {kind}", ok, detail, _MODULES.format(kind), optional)
+            needed = kind in LINKS
+            yield Finding(f"link type {kind}", ok, detail, _MODULES.format(kind), needed)
 
 
 def _rules() -> Iterator[Finding]:
@@ -177,7 +177,7 @@ def _files() -> Iterator[Finding]:
     ok = Path("/proc/sys/net/netfilter/nf_conntrack_max").exists()
     yield Finding("connection tracking", ok, "", "sudo modprobe nf_conntrack")
     ok = Path("/proc/sys/net/ipv6").exists()
-    yield Finding("IPv6", ok, "", "clusters are IPv4; nothing to do", optional=True)
+    yield Finding("IPv6", ok, "", "clusters are IPv4; nothing to do", needed=False)
 
 
 def _limits() -> Iterator[Finding]:
@@ -195,8 +195,8 @@ def _limit(key: str, least: int, hint: str) -> Finding:
     try:
         value = int(Path("/proc/sys", *key.split(".")).read_text())
     except (OSError, ValueError) as error:
-        return Finding(key, True, f"unknown: {error}", optional=True)
-    return Finding(key, value >= least, str(value), hint, optional=True)
+        return Finding(key, True, f"unknown: {error}", needed=False)
+    return Finding(key, value >= least, str(value), hint, needed=False)
 
 
 def _writable(directory: Path) -> tuple[bool, str]:
