@@ -69,6 +69,11 @@ def exec_(
     if not command:
         raise UsageError("you must say what to run", hint=f"nsk8s exec {target} -- COMMAND")
     found = find(connect(cluster), target, namespace, container)
+    if not found.get("running", True):
+        raise UserError(
+            f"container {found['container']!r} of {target} does not run",
+            hint=f"nsk8s logs {target} may tell why",
+        )
     terminal = sys.stdin.isatty()
     return foreground(
         place(cluster, found, terminal=terminal and sys.stdout.isatty()),

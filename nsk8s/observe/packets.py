@@ -1,7 +1,6 @@
 """A witness for tests: sees every frame that passes an interface of a namespace, dissected by scapy.
 
-It knows nothing of what the cluster should do. A socket opened before the traffic starts misses nothing;
-what it has seen stays in `seen`.
+It knows nothing of what the cluster should do. A socket opened before the traffic starts misses nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from typing import Any
 from nsk8s.errors import Timeout
 from nsk8s.kernel.namespaces import inside
 
-ETH_P_ALL = 3
+ETH_P_ALL, ETH_P_IP = 3, 0x0800
 SO_RCVBUFFORCE = 33
 BUFFER = 8 * 1024 * 1024
 VXLAN_PORT = 8472
@@ -30,15 +29,16 @@ class Frame:
     """An Ethernet frame. Fields of layers it does not have are empty or 0.
 
     `interface` is where it was seen, `outgoing` whether it left there (else it came in); `kind` is
-    "tcp", "udp", "icmp", "arp" or another layer's name in lower case. For VXLAN `vni` is the network and
-    `inner` the frame within, else -1 and None.
+    "tcp", "udp", "icmp", "arp" or another layer's name in lower case. `icmp` is scapy's name of the type
+    ("echo-request", "dest-unreach"), `arp` of the operation ("who-has", "is-at"). `vxlan` is the
+    network identifier (VNI), None without VXLAN.
     """
 
     raw: bytes
     interface: str = ""
     outgoing: bool = False
-    smac: str = ""
-    dmac: str = ""
+    src_mac: str = ""
+    dst_mac: str = ""
     src: str = ""
     dst: str = ""
     ttl: int = 0
@@ -47,9 +47,41 @@ class Frame:
     dport: int = 0
     flags: str = ""
     payload: bytes = b""
-    vni: int = -1
-    inner: Frame | None = None
+    icmp: str = ""
+    icmp_code: int = 0
+    arp: str = ""
+    arp_sender: str = ""
+    arp_target: str = ""
+    vxlan: int | None = None
+    within: Frame | None = None
     summary: str = ""
+
+    @property
+    def tcp(self) -> bool:
+        """Whether it is TCP."""
+        return self.kind == "tcp"
+
+    @property
+    def udp(self) -> bool:
+        """Whether it is UDP."""
+        return self.kind == "udp"
+
+    @property
+    def syn(self) -> bool:
+        """Whether it asks for a connection (SYN without ACK)."""
+        return "S" in self.flags and "A" not in self.flags
+
+    @property
+    def rst(self) -> bool:
+        """Whether it resets a connection."""
+        return "R" in self.flags
+
+    @property
+    def inner(self) -> Frame:
+        """The frame within a VXLAN packet. Raises ValueError for any other."""
+        if self.within is None:
+            raise ValueError(f"no VXLAN packet: {self}")
+        return self.within
 
     def __str__(self) -> str:
         return f"{self.interface} {'out' if self.outgoing else 'in'}: {self.summary}"
@@ -57,25 +89,29 @@ class Frame:
 
 def dissect(raw: bytes, interface: str = "", outgoing: bool = False) -> Frame:
     """What `raw` says, by scapy."""
+    from scapy.layers import inet  # noqa: F401 (tells Ether what is in it)
     from scapy.layers.l2 import Ether
     from scapy.layers.vxlan import VXLAN  # also binds UDP port 8472
 
     packet = Ether(raw)
-    fields: dict[str, Any] = {"smac": packet.src, "dmac": packet.dst, "summary": packet.summary()}
-    if packet.haslayer("IP"):
+    fields: dict[str, Any] = {"src_mac": packet.src, "dst_mac": packet.dst, "summary": packet.summary()}
+    if packet.type == ETH_P_IP and packet.haslayer("IP"):
         ip = packet["IP"]
-        fields |= {"src": ip.src, "dst": ip.dst, "ttl": ip.ttl, "kind": ip.payload.name.lower()}
         top = ip.payload
+        fields |= {"src": ip.src, "dst": ip.dst, "ttl": ip.ttl, "kind": top.name.lower()}
         if top.name in ("TCP", "UDP"):
-            fields |= {"sport": top.sport, "dport": top.dport}
-            fields["payload"] = _payload(raw, ip, top)
+            fields |= {"sport": top.sport, "dport": top.dport, "payload": _payload(raw, ip, top)}
         if top.name == "TCP":
             fields["flags"] = str(top.flags)
+        if top.name == "ICMP":
+            fields |= {"icmp": top.sprintf("%ICMP.type%"), "icmp_code": int(top.code)}
         if top.name == "UDP" and top.dport == VXLAN_PORT and isinstance(top.payload, VXLAN):
-            fields |= {"vni": int(top.payload.vni), "inner": dissect(bytes(top.payload.payload), interface)}
+            within = dissect(bytes(top.payload.payload), interface, outgoing)
+            fields |= {"vxlan": int(top.payload.vni), "within": within}
     elif packet.haslayer("ARP"):
         arp = packet["ARP"]
-        fields |= {"kind": "arp", "src": arp.psrc, "dst": arp.pdst}
+        fields |= {"kind": "arp", "arp": arp.sprintf("%ARP.op%")}
+        fields |= {"arp_sender": arp.psrc, "arp_target": arp.pdst}
     return Frame(raw, interface, outgoing, **fields)
 
 
@@ -97,7 +133,7 @@ class Witness:
     ) -> None:
         self.namespace = namespace
         self.interface = interface
-        self.seen: list[Frame] = []
+        self._frames: list[Frame] = []
         self._keep = keep
         with inside(namespace, "net"):  # protocol 0: nothing arrives before the socket is bound
             self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
@@ -116,31 +152,35 @@ class Witness:
     ) -> None:
         self._socket.close()
 
-    def look(self) -> list[Frame]:
+    def frames(self) -> list[Frame]:
         """Everything that has passed until now (and was worth keeping), since the beginning."""
         while True:
             try:
                 raw, address = self._socket.recvfrom(65536)
             except BlockingIOError:
-                return self.seen
+                return self._frames
             frame = dissect(raw, str(address[0]), address[2] == socket.PACKET_OUTGOING)
             if self._keep(frame):
-                self.seen.append(frame)
+                self._frames.append(frame)
 
-    def wait_for(self, predicate: Callable[[Frame], object], deadline: float = 5.0) -> Frame:
+    def seen(self, predicate: Callable[[Frame], object]) -> list[Frame]:
+        """The frames until now that `predicate` is true of."""
+        return [frame for frame in self.frames() if predicate(frame)]
+
+    def wait(self, predicate: Callable[[Frame], object], deadline: float = 5.0) -> Frame:
         """The first frame, past or to come, that `predicate` is true of. Raises Timeout after `deadline`
         seconds, with all that was seen instead."""
         end = time.monotonic() + deadline
         judged = 0
         while True:
-            seen = self.look()
-            for frame in seen[judged:]:
+            frames = self.frames()
+            for frame in frames[judged:]:
                 if predicate(frame):
                     return frame
-            judged = len(seen)
+            judged = len(frames)
             left = end - time.monotonic()
             if left <= 0 or not select.select([self._socket], [], [], left)[0]:
-                shown = "\n".join(f"  {frame}" for frame in seen[-30:]) or "  nothing at all"
+                shown = "\n".join(f"  {frame}" for frame in frames[-30:]) or "  nothing at all"
                 where = self.interface or "all interfaces"
                 raise Timeout(f"no such frame on {where} within {deadline:g} s; seen:\n{shown}")
 
