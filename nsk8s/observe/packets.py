@@ -1,6 +1,7 @@
 """A witness for tests: sees every frame that passes an interface of a namespace, dissected by scapy.
 
-It knows nothing of what the cluster should do. A socket opened before the traffic starts misses nothing.
+It knows nothing of what the cluster should do. A socket opened before the traffic starts misses nothing;
+what it has seen stays in `seen`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 from nsk8s.errors import Timeout
 from nsk8s.kernel.namespaces import inside
 
-ETH_P_ALL, ETH_P_IP = 3, 0x0800
+ETH_P_ALL = 3
 SO_RCVBUFFORCE = 33
 BUFFER = 8 * 1024 * 1024
 VXLAN_PORT = 8472
@@ -29,16 +30,15 @@ class Frame:
     """An Ethernet frame. Fields of layers it does not have are empty or 0.
 
     `interface` is where it was seen, `outgoing` whether it left there (else it came in); `kind` is
-    "tcp", "udp", "icmp", "arp" or another layer's name in lower case. `icmp` is scapy's name of the type
-    ("echo-request", "dest-unreach"), `arp` of the operation ("who-has", "is-at"). `vxlan` is the
-    network identifier (VNI), None without VXLAN.
+    "tcp", "udp", "icmp", "arp" or another layer's name in lower case. For VXLAN `vni` is the network and
+    `inner` the frame within, else -1 and None.
     """
 
     raw: bytes
     interface: str = ""
     outgoing: bool = False
-    src_mac: str = ""
-    dst_mac: str = ""
+    smac: str = ""
+    dmac: str = ""
     src: str = ""
     dst: str = ""
     ttl: int = 0
@@ -47,41 +47,9 @@ class Frame:
     dport: int = 0
     flags: str = ""
     payload: bytes = b""
-    icmp: str = ""
-    icmp_code: int = 0
-    arp: str = ""
-    arp_sender: str = ""
-    arp_target: str = ""
-    vxlan: int | None = None
-    within: Frame | None = None
+    vni: int = -1
+    inner: Frame | None = None
     summary: str = ""
-
-    @property
-    def tcp(self) -> bool:
-        """Whether it is TCP."""
-        return self.kind == "tcp"
-
-    @property
-    def udp(self) -> bool:
-        """Whether it is UDP."""
-        return self.kind == "udp"
-
-    @property
-    def syn(self) -> bool:
-        """Whether it asks for a connection (SYN without ACK)."""
-        return "S" in self.flags and "A" not in self.flags
-
-    @property
-    def rst(self) -> bool:
-        """Whether it resets a connection."""
-        return "R" in self.flags
-
-    @property
-    def inner(self) -> Frame:
-        """The frame within a VXLAN packet. Raises ValueError for any other."""
-        if self.within is None:
-            raise ValueError(f"no VXLAN packet: {self}")
-        return self.within
 
     def __str__(self) -> str:
         return f"{self.interface} {'out' if self.outgoing else 'in'}: {self.summary}"
@@ -94,24 +62,21 @@ def dissect(raw: bytes, interface: str = "", outgoing: bool = False) -> Frame:
     from scapy.layers.vxlan import VXLAN  # also binds UDP port 8472
 
     packet = Ether(raw)
-    fields: dict[str, Any] = {"src_mac": packet.src, "dst_mac": packet.dst, "summary": packet.summary()}
-    if packet.type == ETH_P_IP and packet.haslayer("IP"):
+    fields: dict[str, Any] = {"smac": packet.src, "dmac": packet.dst, "summary": packet.summary()}
+    if packet.haslayer("IP"):
         ip = packet["IP"]
+        fields |= {"src": ip.src, "dst": ip.dst, "ttl": ip.ttl, "kind": ip.payload.name.lower()}
         top = ip.payload
-        fields |= {"src": ip.src, "dst": ip.dst, "ttl": ip.ttl, "kind": top.name.lower()}
         if top.name in ("TCP", "UDP"):
-            fields |= {"sport": top.sport, "dport": top.dport, "payload": _payload(raw, ip, top)}
+            fields |= {"sport": top.sport, "dport": top.dport}
+            fields["payload"] = _payload(raw, ip, top)
         if top.name == "TCP":
             fields["flags"] = str(top.flags)
-        if top.name == "ICMP":
-            fields |= {"icmp": top.sprintf("%ICMP.type%"), "icmp_code": int(top.code)}
         if top.name == "UDP" and top.dport == VXLAN_PORT and isinstance(top.payload, VXLAN):
-            within = dissect(bytes(top.payload.payload), interface, outgoing)
-            fields |= {"vxlan": int(top.payload.vni), "within": within}
+            fields |= {"vni": int(top.payload.vni), "inner": dissect(bytes(top.payload.payload), interface)}
     elif packet.haslayer("ARP"):
         arp = packet["ARP"]
-        fields |= {"kind": "arp", "arp": arp.sprintf("%ARP.op%")}
-        fields |= {"arp_sender": arp.psrc, "arp_target": arp.pdst}
+        fields |= {"kind": "arp", "src": arp.psrc, "dst": arp.pdst}
     return Frame(raw, interface, outgoing, **fields)
 
 
@@ -133,7 +98,7 @@ class Witness:
     ) -> None:
         self.namespace = namespace
         self.interface = interface
-        self._frames: list[Frame] = []
+        self.seen: list[Frame] = []
         self._keep = keep
         with inside(namespace, "net"):  # protocol 0: nothing arrives before the socket is bound
             self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
@@ -152,35 +117,31 @@ class Witness:
     ) -> None:
         self._socket.close()
 
-    def frames(self) -> list[Frame]:
+    def look(self) -> list[Frame]:
         """Everything that has passed until now (and was worth keeping), since the beginning."""
         while True:
             try:
                 raw, address = self._socket.recvfrom(65536)
             except BlockingIOError:
-                return self._frames
+                return self.seen
             frame = dissect(raw, str(address[0]), address[2] == socket.PACKET_OUTGOING)
             if self._keep(frame):
-                self._frames.append(frame)
+                self.seen.append(frame)
 
-    def seen(self, predicate: Callable[[Frame], object]) -> list[Frame]:
-        """The frames until now that `predicate` is true of."""
-        return [frame for frame in self.frames() if predicate(frame)]
-
-    def wait(self, predicate: Callable[[Frame], object], deadline: float = 5.0) -> Frame:
+    def wait_for(self, predicate: Callable[[Frame], object], deadline: float = 5.0) -> Frame:
         """The first frame, past or to come, that `predicate` is true of. Raises Timeout after `deadline`
         seconds, with all that was seen instead."""
         end = time.monotonic() + deadline
         judged = 0
         while True:
-            frames = self.frames()
-            for frame in frames[judged:]:
+            seen = self.look()
+            for frame in seen[judged:]:
                 if predicate(frame):
                     return frame
-            judged = len(frames)
+            judged = len(seen)
             left = end - time.monotonic()
             if left <= 0 or not select.select([self._socket], [], [], left)[0]:
-                shown = "\n".join(f"  {frame}" for frame in frames[-30:]) or "  nothing at all"
+                shown = "\n".join(f"  {frame}" for frame in seen[-30:]) or "  nothing at all"
                 where = self.interface or "all interfaces"
                 raise Timeout(f"no such frame on {where} within {deadline:g} s; seen:\n{shown}")
 
