@@ -75,7 +75,7 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Every check, in the order in which their failures should be mended."""
-    return [replace(finding, remedy="") if finding.ok else finding for finding in _all()]
+    return [replace(f, detail=f.detail or "works", remedy="") if f.ok else f for f in _all()]
 
 
 def _all() -> Iterator[Finding]:
