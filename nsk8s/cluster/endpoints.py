@@ -180,13 +180,11 @@ class EndpointsController:
         spare = list(existing)
         for ports, endpoints in groups.items():
             shape: list[Obj] = [{"name": n, "port": p, "protocol": t} for n, p, t in ports]
-            left = {endpoint["addresses"][0]: endpoint for endpoint in endpoints}
+            left = {_who(endpoint): endpoint for endpoint in endpoints}
             mine = [s for s in spare if s.get("ports") == shape]
             kept = []
             for piece in mine:
-                stay = [
-                    left.pop(ip) for e in piece.get("endpoints") or () if (ip := e["addresses"][0]) in left
-                ]
+                stay = [left.pop(who) for e in piece.get("endpoints") or () if (who := _who(e)) in left]
                 kept.append((piece, stay))
                 spare.remove(piece)
             rest = list(left.values())
@@ -295,6 +293,11 @@ def _facets(pod: Obj) -> tuple[Any, ...] | None:
     meta = pod["metadata"]
     ready = next((c["status"] for c in status.get("conditions") or () if c["type"] == "Ready"), "")
     return ip, ready, status.get("phase"), meta.get("deletionTimestamp") is None, meta.get("labels")
+
+
+def _who(endpoint: Obj) -> tuple[str, str]:
+    """Pods on their node's network share its address."""
+    return endpoint["addresses"][0], (endpoint.get("targetRef") or {}).get("uid", "")
 
 
 def _zone(node: Obj) -> str:

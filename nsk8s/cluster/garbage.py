@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from nsk8s.api.kinds import BY_KIND
+from nsk8s.api.kinds import BY_KIND, Resource
 from nsk8s.api.types import Obj
 from nsk8s.cluster.registry import FOREGROUND, Registry
 from nsk8s.cluster.store import Change, Key, Store
@@ -51,14 +51,17 @@ class Garbage:
         return None
 
     def _orphaned(self, obj: Obj) -> bool:
-        """Whether it has owners, and none of them exists any more."""
+        """Whether it has owners, and none of them exists any more. Who knows about owners of kinds that
+        are not served here."""
         meta = obj["metadata"]
         refs = meta.get("ownerReferences")
-        return bool(refs) and not any(self._owner(ref, meta.get("namespace", "")) for ref in refs)
+        return bool(refs) and not any(
+            self._owner(ref, meta.get("namespace", "")) or _resource(ref) is None for ref in refs
+        )
 
     def _owner(self, ref: dict[str, Any], namespace: str) -> tuple[Key, dict[str, Any]] | None:
         """The owner that `ref` names, with its metadata, if it still exists."""
-        resource = BY_KIND.get((ref.get("apiVersion", ""), ref.get("kind", "")))
+        resource = _resource(ref)
         if resource is None:
             return None
         key = Key(resource.name, namespace if resource.namespaced else "", ref.get("name", ""))
@@ -66,6 +69,10 @@ class Garbage:
         if obj is None or obj["metadata"]["uid"] != ref.get("uid"):
             return None
         return key, obj["metadata"]
+
+
+def _resource(ref: dict[str, Any]) -> Resource | None:
+    return BY_KIND.get((ref.get("apiVersion", ""), ref.get("kind", "")))
 
 
 def _foreground(meta: dict[str, Any]) -> bool:

@@ -164,6 +164,16 @@ def test_slices_hold_a_hundred_and_are_written_once() -> None:
     assert touched == [full["metadata"]["name"]]
 
 
+def test_pods_on_one_nodes_network_are_two_endpoints() -> None:
+    world = World()
+    world.create(service("web"))
+    for name in ("a", "b"):
+        world.create(pod(name, {"app": "web"}, hostNetwork=True, nodeName="w1"))
+        world.status(world.view(name), ready=True, ip="172.18.0.3")
+    world.settle()
+    assert set(conditions(world, "web")) == {"a", "b"}
+
+
 def test_headless_services_say_so() -> None:
     world = World()
     world.create(service("web", clusterIP="None"))

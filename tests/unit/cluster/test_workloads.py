@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from nsk8s.api.types import Deployment
 from nsk8s.cluster.deployments import RESOURCE, bounds, template_hash
 from nsk8s.cluster.replicasets import DELETION_COST
 from nsk8s.cluster.store import Key
-from tests.unit.cluster.worlds import World, deployment, pod
+from tests.unit.cluster.worlds import World, deployment, pod, service
 
 SETS = "replicasets.apps"
 
@@ -223,6 +224,18 @@ def test_deleting_a_deployment_takes_everything_along() -> None:
     assert (world.names(SETS), world.pods()) == ([], [])
 
 
+def test_owners_of_unknown_kinds_are_believed_in() -> None:
+    world = World()
+    obj = pod("p")
+    owner = {"apiVersion": "example.com/v1", "kind": "Robot", "name": "r", "uid": "1"}
+    world.create({**obj, "metadata": {"name": "p", "ownerReferences": [owner]}})
+    assert world.names("pods") == ["p"]
+    gone = {"apiVersion": "v1", "kind": "ConfigMap", "name": "r", "uid": "1"}
+    world.create({**obj, "metadata": {"name": "q", "ownerReferences": [gone]}})
+    world.reap()
+    assert world.names("pods") == ["p"]
+
+
 def test_orphans_stay_and_are_adopted_again() -> None:
     world = World()
     world.create(deployment("web", 2))
@@ -264,3 +277,20 @@ def test_bounds(replicas: int, surge: int | str, unavailable: int | str, expecte
     view = world.store.view(Key(RESOURCE, "default", "d"))
     assert isinstance(view, Deployment)
     assert bounds(view) == expected
+
+
+def test_a_big_cluster_costs_two_writes_a_pod() -> None:
+    world = World()
+    world.store.commit()
+    for number in range(10):
+        world.registry.create(deployment(f"d{number}", 20))
+        world.registry.create(service(f"d{number}"))
+    world.settle()
+    writes = Counter(change.key.resource for change in world.store.commit())
+    assert writes["pods"] == 2 * 200
+    assert writes[SETS] <= 3 * 10
+    assert writes[RESOURCE] <= 5 * 10
+    world.make_ready()
+    writes = Counter(change.key.resource for change in world.store.pending())
+    assert writes["pods"] == 200
+    assert writes["endpointslices.discovery.k8s.io"] == writes["endpoints"] == 10
