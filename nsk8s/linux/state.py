@@ -1,6 +1,7 @@
-"""Comparing states, and the model kernel: `diff` says what to do, `apply` does it to values.
+"""Comparing states: `diff` says what to do, `ours` says what of an observed state is ours to compare.
 
-The laws, for whole machines (mappings of namespace name to state):
+The laws, for whole machines (mappings of namespace name to state; the order of links says how they were made
+and is no difference):
 
     diff(x, x) == ()
     apply(... apply(actual, op) ..., op) over diff(actual, desired) == desired
@@ -8,11 +9,12 @@ The laws, for whole machines (mappings of namespace name to state):
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from nsk8s.linux import iptables
+from nsk8s.linux.model import KEYS, Key, Machine, Model, apply
 from nsk8s.linux.values import (
     Address,
     FdbEntry,
@@ -24,177 +26,161 @@ from nsk8s.linux.values import (
     Restore,
     Route,
     Sysctl,
+    Value,
     Verb,
     VethPair,
 )
 
-Machine = Mapping[str, NamespaceState]
-Device = tuple[str, str]
-"""A namespace, and the name of a device in it."""
+__all__ = ["Machine", "apply", "diff", "ours"]
 
-HANGING = ("addresses", "routes", "neighbours", "fdb")
-"""The sets whose values hang on a device, in the order in which they can be made."""
-
-_FIELD = {Address: "addresses", Route: "routes", Neighbour: "neighbours", FdbEntry: "fdb", Sysctl: "sysctls"}
+T = TypeVar("T", Address, Route, Neighbour, FdbEntry)
 
 
 def diff(actual: Machine, desired: Machine) -> tuple[Op, ...]:
-    """What turns `actual` into `desired`, in an order in which it can be done.
+    """What turns `actual` into `desired`, in an order in which it can be done: namespaces go, then links that
+    are in the way; then each namespace in the order of `desired` is made and filled.
 
-    A namespace that is not desired goes, and all it holds with it. Both ends of a veth pair must be in
-    `desired` together. Where both can stand, what is new is added before what is old is deleted.
+    `desired` names a namespace before those whose veth pairs end in it, and has both ends of each pair.
+    What a deletion takes along is made again. Raises ValueError if `desired` contradicts itself.
     """
     changed = [name for name, state in desired.items() if actual.get(name) != state]
     gone = [name for name in actual if name not in desired]
     if not changed and not gone:
         return ()
-    links = _Links(actual, desired, changed, gone)
-    ops = [Op("delete", name, Namespace(name)) for name in gone]
+    work = _Difference(actual, desired)
+    for name in gone:
+        work.do("delete", name, Namespace(name))
     for name in changed:
-        there = actual.get(name)
-        if there is None or there.hostname != desired[name].hostname:
-            verb: Verb = "add" if there is None else "change"
-            ops.append(Op(verb, name, Namespace(name, desired[name].hostname)))
-    ops += links.deletions
-    for name in changed:
-        new, old = desired[name], actual.get(name) or NamespaceState(name)
-        ops += [Op("change", name, s) for s in _ordered(new.sysctls - old.sysctls)]
-        ops += links.made.get(name, ())
-        deletions: list[Op] = []
-        for kind in HANGING:
-            wanted, held = getattr(new, kind), getattr(old, kind)
-            if links.touched:
-                held = frozenset(v for v in held if (name, v.dev) not in links.touched)
-            ops += [Op("add", name, v) for v in _ordered(wanted - held)]
-            deletions += [Op("delete", name, v) for v in _ordered(held - wanted)]
-        ops += reversed(deletions)
-    for name in changed:
-        held_rules = actual[name].rules if name in actual else iptables.EMPTY
-        if script := iptables.script(held_rules, desired[name].rules):
-            ops.append(Op("change", name, Restore(script)))
-    return tuple(ops)
+        if name in work.model:
+            work.model.open(name)
+    for name in desired:
+        work.clear(name)
+    for name in desired:
+        if name not in work.model or work.model.touched(name):
+            work.fill(name)
+    for name in work.unfinished:
+        work.hang(name, last=True)
+    return tuple(work.ops)
 
 
-class _Links:
-    """What happens to the devices: `deletions` come first; `made` are additions and changes by namespace;
-    `touched` are devices that are new or gone, so that nothing hangs on them any more."""
+class _Difference:
+    """The operations found so far, and the model on which each was carried out as it was found."""
 
-    def __init__(self, actual: Machine, desired: Machine, changed: list[str], gone: list[str]) -> None:
-        self.deletions: list[Op] = []
-        self.made: dict[str, list[Op]] = {}
-        self.touched: set[Device] = set()
-        self._held = {name: {link.name: link for link in state.links} for name, state in actual.items()}
-        self._wanted = {name: {link.name: link for link in desired[name].links} for name in desired}
-        self._fresh: set[Device] = set()
-        self._inner: dict[Device, Device] = {
-            link.peer: (name, link.name)
-            for name, state in actual.items()
-            for link in state.links
-            if link.peer
-        }
-        for name in gone:
-            for link in actual[name].links:
-                self._lose(name, link)
-        for name in changed:
-            for link in desired[name].links:
-                self._replace(name, link)
-        for name in changed:
-            for link in self._held.get(name, {}).values():
-                if link.name not in self._wanted[name]:
-                    self._delete(name, link)
-        for name in changed:
-            self.made[name] = list(self._make(name, desired[name].links))
+    def __init__(self, actual: Machine, desired: Machine) -> None:
+        self.model = Model(actual)
+        self.ops: list[Op] = []
+        self.unfinished: list[str] = []  # where a value hangs on an outer end that is not made yet
+        self._desired = desired
+        self._links: dict[str, dict[str, Link]] = {}
 
-    def _replace(self, name: str, link: Link) -> None:
-        """Decide whether a device must be made; if another stands in its place, that one goes."""
-        held = self._held.get(name, {}).get(link.name)
-        lost = (name, link.name) in self.touched
-        if link.peer is None:
-            if link.kind == "veth":
-                return  # comes with its inner end
-            same = held is not None and (held.kind, held.vxlan) == (link.kind, link.vxlan)
-            if held is not None and not same:
-                self._delete(name, held)
-            if not same or lost:
-                self._fresh.add((name, link.name))
+    def do(self, verb: Verb, namespace: str, value: Value) -> None:
+        op = Op(verb, namespace, value)
+        self.model.apply(op)
+        self.ops.append(op)
+
+    def clear(self, name: str) -> None:
+        """Delete the links that are not wanted or cannot become what is wanted."""
+        wanted = self._desired[name].links
+        if name in self.model and self.model.touched(name):
+            names = {link.name: link for link in wanted}
+            held = self.model.open(name).links
+            for link in list(held.values()):
+                want = names.get(link.name)
+                if link.name in held and (want is None or not _alike(link, want)):
+                    self.do("delete", name, link)
+        for link in wanted:
+            if link.peer:
+                self._clear_pair(name, link)
+
+    def _clear_pair(self, name: str, inner: Link) -> None:
+        """Delete an end that has lost its other end, or has another's."""
+        there, outer = inner.peer or ("", "")
+        if all(each in self.model and not self.model.touched(each) for each in (name, there)):
             return
-        if link.peer.name not in self._wanted.get(link.peer.namespace, {}):
-            raise ValueError(f"{name}: the other end of {link.name}, {link.peer}, is not desired")
-        far = self._held.get(link.peer.namespace, {}).get(link.peer.name)
-        same = held is not None and far is not None and (held.kind, held.peer) == (link.kind, link.peer)
-        if same and not lost and link.peer not in self.touched:
-            return
-        if held is not None:
-            self._delete(name, held)
-        if far is not None:
-            self._delete(link.peer.namespace, far)
-        self._fresh |= {(name, link.name), link.peer}
+        self._end(name, inner)
+        far = self.model.open(there).links.get(outer) if there in self.model else None
+        near = self.model.open(name).links.get(inner.name) if name in self.model else None
+        if near and not far:
+            self.do("delete", name, near)
+        elif far and not near:
+            self.do("delete", there, far)
 
-    def _make(self, name: str, links: Iterable[Link]) -> Iterator[Op]:
-        remade = {link.name for link in links if link.kind == "bridge" and (name, link.name) in self._fresh}
-        for link in links:
-            held = self._held.get(name, {}).get(link.name)
-            if (name, link.name) in self._fresh:
-                if link.peer is not None:
-                    outer = self._wanted[link.peer.namespace][link.peer.name]
-                    yield Op("add", name, VethPair(link, outer, why=link.why))
-                elif link.kind != "veth":
-                    yield Op("add", name, link)
-            elif held is not None and (held != link or link.master in remade):
-                yield Op("change", name, link)
-        self.touched |= {device for device in self._fresh if device[0] == name}
+    def _end(self, name: str, inner: Link) -> Link:
+        """The outer end that `inner` in `name` shall have."""
+        there, device = inner.peer or ("", "")
+        if there not in self._links:
+            state = self._desired.get(there)
+            self._links[there] = {link.name: link for link in state.links} if state else {}
+        outer = self._links[there].get(device)
+        if outer is None:
+            raise ValueError(f"{name}: the other end of {inner.name}, {device} in {there!r}, is not desired")
+        return outer
 
-    def _delete(self, name: str, link: Link) -> None:
-        if (name, link.name) not in self.touched:
-            self.deletions.append(Op("delete", name, link))
-            self._lose(name, link)
+    def fill(self, name: str) -> None:
+        """Make one namespace what it should be, but for what must wait for another one's veth pairs."""
+        want = self._desired[name]
+        if name not in self.model:
+            self.do("add", name, Namespace(name, want.hostname))
+        elif self.model.open(name).hostname != want.hostname:
+            self.do("change", name, Namespace(name, want.hostname))
+        self._reconcile(name, Sysctl, want.sysctls)
+        held = self.model.open(name).links
+        for link in want.links:
+            have = held.get(link.name)
+            if have is None and link.peer:
+                self.do("add", name, VethPair(link, self._end(name, link), link.why))
+            elif have is None and link.kind != "veth":
+                self.do("add", name, link)
+            elif have is not None and have != link:
+                self.do("change", name, link)
+        self.hang(name)
+        verb: Verb = "change" if (rules := self.model.open(name).rules).tables else "add"
+        if script := iptables.script(rules, want.rules):
+            self.ops.append(Op(verb, name, Restore(script)))  # nothing else depends on rules
 
-    def _lose(self, name: str, link: Link) -> None:
-        """A device goes, and with it the other end of its pair."""
-        self.touched.add((name, link.name))
-        other = link.peer or self._inner.get((name, link.name))
-        if other:
-            self.touched.add((other[0], other[1]))
+    def hang(self, name: str, *, last: bool = False) -> None:
+        """Bring what hangs on devices into agreement; unless it is the `last` time, leave out what hangs on a
+        veth end that some later namespace brings along."""
+        want, held = self._desired[name], self.model.open(name).links
+        missing = set() if last else {link.name for link in want.links} - held.keys()
+        if missing:
+            self.unfinished.append(name)
+
+        def ready(values: frozenset[T]) -> Iterable[T]:
+            return [value for value in values if value.dev not in missing] if missing else values
+
+        if self._reconcile(name, Address, ready(want.addresses)):
+            # A first address takes the second ones of its subnet along.
+            self._reconcile(name, Address, ready(want.addresses))
+        self._reconcile(name, Route, ready(want.routes))
+        self._reconcile(name, Neighbour, ready(want.neighbours))
+        self._reconcile(name, FdbEntry, ready(want.fdb))
+
+    def _reconcile(self, name: str, kind: type[Any], wanted: Iterable[Any]) -> bool:
+        """Add or change what is wanted and not so, then delete what is not; whether any was deleted."""
+        held: dict[Key, Any] = self.model.open(name).sets[kind]
+        key = KEYS[kind]
+        want = {key(value): value for value in wanted}
+        if held == want:
+            return False
+        for value in sorted((v for k, v in want.items() if held.get(k) != v), key=_order):
+            self.do("change" if key(value) in held else "add", name, value)
+        extra = sorted((v for k, v in held.items() if k not in want), key=_order, reverse=True)
+        for value in extra:
+            self.do("delete", name, value)
+        return bool(extra)
 
 
-def apply(machine: Machine, op: Op) -> Machine:
-    """The model kernel: `machine` after `op`, with the consequences the real one has."""
-    states = dict(machine)
-    name, value = op.namespace, op.value
-    if isinstance(value, Namespace):
-        if op.verb == "delete":
-            for link in states.pop(name).links:
-                _without(states, *(link.peer or ("", "")))
-            for other, state in list(states.items()):
-                for link in state.links:
-                    if link.peer and link.peer.namespace == name:
-                        _without(states, other, link.name)
-        elif op.verb == "add":
-            states[name] = NamespaceState(name, value.hostname)
-        else:
-            states[name] = replace(states[name], hostname=value.hostname)
-        return states
-    state = states[name]
-    match value:
-        case VethPair():
-            assert value.inner.peer is not None
-            states[name] = _with_link(state, value.inner)
-            far = value.inner.peer.namespace
-            states[far] = _with_link(states[far], value.outer)
-        case Link() if op.verb == "delete":
-            _without(states, name, value.name)
-        case Link():
-            states[name] = _with_link(state, value)
-        case Restore():
-            states[name] = replace(state, rules=iptables.apply(state.rules, value.script))
-        case _:
-            field = _FIELD[type(value)]
-            held = getattr(state, field)
-            if isinstance(value, Sysctl):
-                held = frozenset(s for s in held if s.key != value.key)
-            kept = held - {value} if op.verb == "delete" else held | {value}
-            states[name] = _replaced(state, {field: kept})
-    return states
+def _alike(have: Link, want: Link) -> bool:
+    """Whether one can become the other without being made anew."""
+    return (have.kind, have.vxlan, have.peer) == (want.kind, want.vxlan, want.peer)
+
+
+def _order(value: Any) -> tuple[Any, ...]:  # noqa: ANN401  # any value of a set
+    """An order that does not depend on hashing; routes to gateways after those that need none."""
+    if isinstance(value, Route):
+        return (bool(value.via), value.dst == "default", value.dst)
+    return KEYS[type(value)](value)
 
 
 def ours(
@@ -202,90 +188,54 @@ def ours(
 ) -> NamespaceState:
     """An observed state without what none of us made, so that `diff` leaves that alone.
 
-    A value that is not desired is ours if it was in `previous` (what was last applied), hangs on a VXLAN
-    device, or is a bridge port. Of sysctls and per-device sysctls, only those desired are looked at.
+    A value that is not desired is ours, to be deleted, if it was in `previous` (what was last applied), hangs
+    on a VXLAN device of ours, or is a veth on a bridge of ours; rules in chains of ours, if we want any rules
+    here. Of what is desired only those details count that were asked for: sysctls, the settings of a device,
+    its MAC, the host name. Links come in the order in which they are desired.
     """
-    wanted = {link.name: link for link in desired.links}
-    known = {link.name for link in previous.links} if previous else set()
-    links = [
-        _looked_at(link, wanted.get(link.name))
-        for link in actual.links
-        if link.name in wanted or link.name in known or (link.kind == "veth" and link.master)
-    ]
-    order = {link.name: index for index, link in enumerate(desired.links)}
-    links.sort(key=lambda link: order.get(link.name, len(order)))
+    before = previous or NamespaceState(actual.name)
     tunnels = {link.name for link in desired.links if link.kind == "vxlan"}
-    fields: dict[str, Any] = {"links": tuple(links)}
-    for kind in HANGING:
-        held, asked = getattr(actual, kind), getattr(desired, kind)
-        if held != asked:
-            before = getattr(previous, kind) if previous else frozenset()
-            held = frozenset(v for v in held if v in asked or v in before or v.dev in tunnels)
-        fields[kind] = held
+
+    def kept(held: frozenset[T], asked: frozenset[T], last: frozenset[T]) -> frozenset[T]:
+        if held == asked:
+            return asked
+        return frozenset(v for v in held if v in asked or v in last or v.dev in tunnels)
+
     keys = {sysctl.key for sysctl in desired.sysctls}
-    fields["sysctls"] = frozenset(s for s in actual.sysctls if s.key in keys)
-    fields["rules"] = iptables.settled(actual.rules, desired.rules)
-    return _replaced(actual, fields)
-
-
-def _looked_at(link: Link, wanted: Link | None) -> Link:
-    """A link with only those details that somebody asked for."""
-    if wanted is None:
-        return link
-    keys = {key for key, _ in wanted.conf}
-    conf = tuple((key, value) for key, value in link.conf if key in keys) if keys else ()
-    mac = link.mac if wanted.mac else ""
-    peer = link.peer if wanted.peer else None
-    if (conf, mac, peer) == (link.conf, link.mac, link.peer):
-        return link
-    return replace(link, conf=conf, mac=mac, peer=peer)
-
-
-def _with_link(state: NamespaceState, link: Link) -> NamespaceState:
-    """The state with a device made or changed, where the state's order puts it."""
-    names = [held.name for held in state.links]
-    if link.name in names:
-        links = tuple(link if held.name == link.name else held for held in state.links)
-    else:
-        links = (*state.links, link)
-    return replace(state, links=links)
-
-
-def _without(states: dict[str, NamespaceState], name: str, device: str) -> None:
-    """Drop a device, the other end of its pair, and what hangs on either."""
-    state = states.get(name)
-    held = next((link for link in state.links if link.name == device), None) if state else None
-    if state is None or held is None:
-        return
-    fields: dict[str, Any] = {
-        kind: frozenset(v for v in getattr(state, kind) if v.dev != device) for kind in HANGING
-    }
-    fields["links"] = tuple(
-        replace(link, master="") if link.master == device else link
-        for link in state.links
-        if link.name != device
+    ruled = desired.rules.tables or before.rules.tables
+    return NamespaceState(
+        actual.name,
+        actual.hostname if desired.hostname else "",
+        _our_links(actual.links, desired.links, before.links),
+        kept(actual.addresses, desired.addresses, before.addresses),
+        kept(actual.routes, desired.routes, before.routes),
+        kept(actual.neighbours, desired.neighbours, before.neighbours),
+        kept(actual.fdb, desired.fdb, before.fdb),
+        frozenset(sysctl for sysctl in actual.sysctls if sysctl.key in keys),
+        iptables.settled(actual.rules, desired.rules) if ruled else desired.rules,
     )
-    states[name] = _replaced(state, fields)
-    if held.peer:
-        _without(states, *held.peer)
-    for other, far in list(states.items()):
-        for link in far.links:
-            if link.peer == (name, device):
-                _without(states, other, link.name)
 
 
-def _replaced(state: NamespaceState, fields: dict[str, Any]) -> NamespaceState:
-    return replace(state, **fields)
+def _our_links(
+    actual: tuple[Link, ...], desired: tuple[Link, ...], previous: tuple[Link, ...]
+) -> tuple[Link, ...]:
+    held = {link.name: link for link in actual}
+    wanted = [_in_words_of(link, held[link.name]) for link in desired if link.name in held]
+    names = {link.name for link in desired}
+    last = {link.name: link for link in previous}
+    bridges = {link.name for link in desired if link.kind == "bridge"}
+    extra = [
+        _in_words_of(last.get(link.name, link), link)
+        for link in actual
+        if link.name not in names and (link.name in last or (link.kind == "veth" and link.master in bridges))
+    ]
+    return (*wanted, *extra)
 
 
-def _ordered(values: Iterable[Any]) -> list[Any]:
-    """Values in an order that does not depend on hashing; on-link routes before those via a gateway."""
-    return sorted(values, key=_sort_key)
-
-
-def _sort_key(value: Any) -> tuple[Any, ...]:  # noqa: ANN401  # any value of a set
-    if isinstance(value, Route):
-        return (bool(value.via) and not value.onlink, value.dst == "default", value.dst, value.dev, value.via)
-    if isinstance(value, Sysctl):
-        return (value.key, value.value)
-    return tuple(str(getattr(value, field)) for field in value.__slots__ if field != "why")
+def _in_words_of(wanted: Link, seen: Link) -> Link:
+    """The link seen, with those details only that somebody asked for."""
+    keys = {key for key, _ in wanted.conf}
+    conf = tuple(pair for pair in seen.conf if pair[0] in keys) if keys else ()
+    mac, peer = seen.mac if wanted.mac else "", seen.peer if wanted.peer else None
+    link = replace(seen, conf=conf, mac=mac, peer=peer)
+    return wanted if link == wanted else link
