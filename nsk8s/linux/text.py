@@ -77,64 +77,100 @@ def parse(text: str) -> NamespaceState:
 
 
 def commands(op: Op, prefix: str = "") -> tuple[str, ...]:
-    """What a person would type to do `op`; namespaces are called `prefix` + name."""
-    netns = prefix + op.namespace if op.namespace else ""
-    at = f"-n {netns} " if netns else ""
-    run = f"ip netns exec {netns} " if netns else ""
+    """What a person would type to do `op`; namespaces are called `prefix` + name, and "" is the one typed in.
+
+    A host name is only mentioned: ip-netns(8) knows no UTS namespaces. The end of a wish for a sysctl is no
+    command, for nobody knows what its value was.
+    """
+    shell = _Shell(prefix, op.namespace)
     value, delete = op.value, op.verb == "delete"
+    verb = {"add": "add", "change": "replace", "delete": "del"}[op.verb]
     match value:
+        case Namespace() if delete:
+            return (f"ip netns del {shell.netns}",)
+        case Namespace() if op.verb == "change":
+            return (f"# the host name in {shell.netns} becomes {value.hostname}",)
         case Namespace():
-            if delete:
-                return (f"ip netns delete {netns}",)
-            named = (f"{run}hostname {value.hostname}",) if value.hostname else ()
-            return (*((f"ip netns add {netns}",) if op.verb == "add" else ()), *named)
+            return (f"ip netns add {shell.netns}", f"{shell.ip} link set lo up")
         case VethPair():
-            peer = value.inner.peer
-            far = prefix + peer.namespace if peer else ""
-            make = f"ip {at}link add {value.inner.name} type veth peer name {value.outer.name} netns {far}"
-            return (make, *_settings(value.inner, at, run), *_settings(value.outer, f"-n {far} ", ""))
+            far = _Shell(prefix, value.inner.peer.namespace if value.inner.peer else "")
+            peer = f"name {_basics(value.outer)} netns {far.netns or 1}"
+            make = f"{shell.ip} link add {_basics(value.inner)} type veth peer {peer}"
+            return (make, *far.placed(value.outer), *shell.placed(value.inner))
         case Link() if delete:
-            return (f"ip {at}link delete {value.name}",)
+            return (f"{shell.ip} link del {value.name}",)
+        case Link() if op.verb == "change":
+            return tuple(shell.changed(value))
         case Link():
-            return (*((_creation(value, at),) if op.verb == "add" else ()), *_settings(value, at, run))
+            return (f"{shell.ip} link add {_basics(value)} type {_kind(value)}", *shell.placed(value))
         case Address():
-            return (f"ip {at}address {'delete' if delete else 'add'} {value.cidr} dev {value.dev}",)
+            broadcast = " brd +" if op.verb == "add" and int(value.cidr.partition("/")[2]) < 31 else ""
+            return (f"{shell.ip} addr {verb} {value.cidr}{broadcast} dev {value.dev}",)
         case Route():
-            return (f"ip {at}route {'delete' if delete else 'replace'} {_route(value)}",)
+            return (f"{shell.ip} route {verb} {_route(value)}",)
         case Neighbour():
             tail = "" if delete else f" lladdr {value.mac} nud permanent"
-            verb = "delete" if delete else "replace"
-            return (f"ip {at}neigh {verb} {value.address} dev {value.dev}{tail}",)
+            return (f"{shell.ip} neigh {verb} {value.address}{tail} dev {value.dev}",)
         case FdbEntry():
-            verb = "delete" if delete else "append"
-            return (f"bridge {at}fdb {verb} {value.mac} dev {value.dev} dst {value.dst} self permanent",)
+            verb = "append" if op.verb == "add" else verb
+            entry = f"{value.mac} dev {value.dev} dst {value.dst} self" + ("" if delete else " permanent")
+            return (f"{shell.bridge} fdb {verb} {entry}",)
+        case Sysctl() if delete:
+            return (f"# {value.key} stays as it is",)
         case Sysctl():
-            return (f"{run}sysctl -w {value.key}={value.value}",)
+            return (f"{shell.run}sysctl -w {value.key}={_quoted(value.value)}",)
         case Restore():
-            return (f"{run}iptables-restore --noflush --counters <<'EOF'\n{value.script}EOF",)
+            return (f"{shell.run}iptables-restore --noflush --counters <<'EOF'\n{value.script}EOF",)
 
 
-def _creation(link: Link, at: str) -> str:
-    text = f"ip {at}link add {link.name} type {link.kind}"
+class _Shell:
+    """How commands begin that act in one namespace."""
+
+    def __init__(self, prefix: str, namespace: str) -> None:
+        self.netns = prefix + namespace if namespace else ""
+        within = f" -n {self.netns}" if namespace else ""
+        self.ip, self.bridge = f"ip{within}", f"bridge{within}"
+        self.run = f"ip netns exec {self.netns} " if namespace else ""
+
+    def placed(self, link: Link) -> Iterator[str]:
+        """What a new link needs besides its creation."""
+        if link.master:
+            yield f"{self.ip} link set {link.name} master {link.master}"
+        if link.hairpin:
+            yield f"{self.bridge} link set dev {link.name} hairpin on"
+        yield from self._settings(link)
+        if link.up:
+            yield f"{self.ip} link set {link.name} up"
+
+    def changed(self, link: Link) -> Iterator[str]:
+        """Everything about a link that can be changed."""
+        address = f" address {link.mac}" if link.mac else ""
+        master = f"master {link.master}" if link.master else "nomaster"
+        yield f"{self.ip} link set {link.name} mtu {link.mtu}{address} {master}"
+        if link.master:
+            hairpin = "on" if link.hairpin else "off"
+            yield f"{self.bridge} link set dev {link.name} hairpin {hairpin}"
+        yield from self._settings(link)
+        yield f"{self.ip} link set {link.name} {'up' if link.up else 'down'}"
+
+    def _settings(self, link: Link) -> Iterator[str]:
+        device = link.name.replace(".", "/")  # as sysctl(8) wants the dots of a name
+        return (f"{self.run}sysctl -w net.ipv4.conf.{device}.{key}={value}" for key, value in link.conf)
+
+
+def _basics(link: Link) -> str:
+    return f"{link.name} mtu {link.mtu}" + (f" address {link.mac}" if link.mac else "")
+
+
+def _kind(link: Link) -> str:
     if link.vxlan:
         v = link.vxlan
-        text += f" id {v.vni} dstport {v.port} local {v.local} dev {v.dev} nolearning"
-    if link.kind == "bridge":
-        text += " mcast_snooping 0"
-    return text
+        return f"vxlan id {v.vni} dstport {v.port} local {v.local} dev {v.dev} nolearning"
+    return f"{link.kind} mcast_snooping 0" if link.kind == "bridge" else link.kind
 
 
-def _settings(link: Link, at: str, run: str) -> Iterator[str]:
-    text = f"ip {at}link set {link.name} mtu {link.mtu}"
-    if link.mac:
-        text += f" address {link.mac}"
-    if link.master:
-        text += f" master {link.master}"
-    yield text + " addrgenmode none"
-    if link.hairpin:
-        yield f"bridge {at}link set dev {link.name} hairpin on"
-    yield from (f"{run}sysctl -w net.ipv4.conf.{link.name}.{key}={value}" for key, value in link.conf)
-    yield f"ip {at}link set {link.name} {'up' if link.up else 'down'}"
+def _quoted(value: str) -> str:
+    return f'"{value}"' if " " in value or "\t" in value else value
 
 
 def _link(link: Link) -> str:
@@ -148,8 +184,7 @@ def _link(link: Link) -> str:
     if link.peer:
         words += ["peer", f"{link.peer.namespace}/{link.peer.name}"]
     if link.vxlan:
-        v = link.vxlan
-        words += ["id", str(v.vni), "dstport", str(v.port), "local", v.local, "dev", v.dev, "nolearning"]
+        words += _kind(link).split(" ")[1:]
     for key, value in link.conf:
         words += [f"conf.{key}", str(value)]
     return " ".join([*words, "up" if link.up else "down"])

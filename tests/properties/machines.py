@@ -79,7 +79,7 @@ def machines(draw: st.DrawFn) -> dict[str, NamespaceState]:
         build[node], ends[node] = [], []
         if "fabric" in build and draw(flags):
             build[node] += _pair(draw, "fabric", ends["fabric"], "br0", ("p1", "p2"))
-            if build[node] and draw(flags):
+            if draw(flags) and build[node]:
                 vxlan = Vxlan(draw(st.integers(1, 2)), 8472, draw(hosts), "eth0")
                 build[node].append(Link("flannel.1", "vxlan", 1450, draw(macs), vxlan=vxlan))
         if draw(flags):

@@ -14,7 +14,7 @@ from nsk8s.linux.values import NamespaceState, Op, Value
 from tests.properties.machines import machines
 
 Machine = Mapping[str, NamespaceState]
-EXAMPLES = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+EXAMPLES = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def unordered(machine: Machine) -> dict[str, NamespaceState]:
