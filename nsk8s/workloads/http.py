@@ -46,12 +46,16 @@ class Connection(asyncio.Protocol):
         self._body = bytearray()
         self._writable = True
         self._lingering = False
+        self._aborted = False
         self.last = loop.time()
         members.add(self)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Remember who is there."""
         assert isinstance(transport, asyncio.Transport)
+        if self._aborted:  # between accept(2) and now: left open it would keep a dead pod's namespace
+            transport.abort()
+            return
         self._transport = transport
         self._client = _endpoint(transport.get_extra_info("peername"))
         self._local = _endpoint(transport.get_extra_info("sockname"))
@@ -63,6 +67,7 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close it now, losing what is not sent yet."""
+        self._aborted = True
         self._members.discard(self)
         if self._transport:
             self._transport.abort()

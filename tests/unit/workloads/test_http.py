@@ -183,3 +183,19 @@ def test_garbage_never_raises() -> None:
     source = random.Random(7)
     for _ in range(50):
         Talk().say(source.randbytes(source.randrange(1, 400)))
+
+
+def test_a_connection_aborted_before_it_is_made_is_closed() -> None:
+    async def run() -> bytes:
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        log: list[str] = []
+        connection = Connection("echo", SITE, log.append, set(), loop)
+        connection.abort()
+        await loop.connect_accepted_socket(lambda: connection, theirs)
+        with ours:
+            async with asyncio.timeout(DEADLINE):
+                return await loop.sock_recv(ours, 10)
+
+    assert asyncio.run(run()) == b""
