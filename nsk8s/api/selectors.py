@@ -76,7 +76,7 @@ def _text(r: Requirement) -> str:
             return f"{r.key}{'>' if r.operator == 'Gt' else '<'}{values[0]}"
     if len(values) == 1:
         return f"{r.key}{'=' if r.operator == 'In' else '!='}{values[0]}"
-    return f"{r.key} {'in' if r.operator == 'In' else 'notin'} ({','.join(sorted(values))})"
+    return f"{r.key} {'in' if r.operator == 'In' else 'notin'} ({','.join(values)})"
 
 
 def parse(text: str) -> Selector:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sized
 from importlib.resources import as_file, files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -33,16 +34,20 @@ def validate(names: tuple[str, ...]) -> None:
     except ManifestError as error:
         for problem in error.problems:
             click.echo(str(problem))
-        count = len(error.problems)
-        raise NsK8sError(f"{count} mistake{'s' if count > 1 else ''} found") from None
+        raise NsK8sError(f"{_count(error.problems, 'mistake')} found") from None
     parts = []
     if found.topology is not None:
-        nodes, clients = len(found.topology.nodes), len(found.topology.clients)
-        parts.append(f"cluster {found.topology.name} of {nodes} nodes and {clients} clients")
-    parts.append(f"{len(found.objects)} objects")
+        parts.append(f"cluster {found.topology.name}")
+        parts.append(_count(found.topology.nodes, "node"))
+        parts.append(_count(found.topology.clients, "client"))
+    parts.append(_count(found.objects, "object"))
     click.echo(f"valid: {', '.join(parts)}")
     if found.ignored:
         click.echo(f"stored, and not acted on: {', '.join(found.ignored)}", err=True)
+
+
+def _count(things: Sized, word: str) -> str:
+    return f"{len(things)} {word}{'' if len(things) == 1 else 's'}"
 
 
 @click.command()

@@ -204,19 +204,20 @@ def endpoints(view: Endpoints, findings: Findings) -> None:
 
 def endpoint_slice(view: EndpointSlice, findings: Findings) -> None:
     """An EndpointSlice."""
+    endpoints = view.endpoints or ()
     findings.one_of("addressType", view.addressType, ("IPv4", "IPv6", "FQDN"))
-    if len(view.endpoints) > SLICE_ENDPOINTS:
-        findings.add(
-            "endpoints", f"Too many: {len(view.endpoints)}: must have at most {SLICE_ENDPOINTS} items"
-        )
-    for i, endpoint in enumerate(view.endpoints):
+    endpoints = view.endpoints or ()
+    if len(endpoints) > SLICE_ENDPOINTS:
+        findings.add("endpoints", f"Too many: {len(endpoints)}: must have at most {SLICE_ENDPOINTS} items")
+    for i, endpoint in enumerate(endpoints):
         path = f"endpoints[{i}].addresses"
         if not endpoint.addresses:
             findings.required(path, "must contain at least 1 address")
         for j, address in enumerate(endpoint.addresses):
             if view.addressType == "IPv4" and ip_address(address, f"{path}[{j}]", findings):
                 _routable(address, f"{path}[{j}]", findings)
-    _endpoint_ports([(port.name or "", port.port, port.protocol) for port in view.ports], "ports", findings)
+    ports = [(port.name or "", port.port, port.protocol) for port in view.ports or ()]
+    _endpoint_ports(ports, "ports", findings)
 
 
 def _endpoint_ports(ports: Sequence[tuple[str, int | None, str]], path: str, findings: Findings) -> None:

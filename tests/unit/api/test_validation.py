@@ -1,0 +1,483 @@
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from nsk8s.api import fieldpath, names
+from nsk8s.api.defaults import default
+from nsk8s.api.types import VIEWS, Obj, view
+from nsk8s.api.validation import validate, validate_update
+
+VALID: dict[str, Obj] = {
+    "Pod": {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "web"},
+        "spec": {
+            "initContainers": [{"name": "first", "image": "busybox"}],
+            "containers": [
+                {
+                    "name": "web",
+                    "image": "nginx",
+                    "env": [{"name": "A.b", "value": "c"}],
+                    "ports": [{"containerPort": 80, "name": "http", "hostPort": 8080}],
+                    "readinessProbe": {"httpGet": {"port": "http"}},
+                },
+                {"name": "side", "image": "busybox", "ports": [{"containerPort": 53, "protocol": "UDP"}]},
+            ],
+            "tolerations": [{"key": "a", "operator": "Exists"}],
+        },
+    },
+    "Deployment": {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "web"},
+        "spec": {
+            "selector": {
+                "matchLabels": {"app": "web"},
+                "matchExpressions": [{"key": "tier", "operator": "In", "values": ["a", "b"]}],
+            },
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": "0%"}},
+            "template": {
+                "metadata": {"labels": {"app": "web", "tier": "a"}},
+                "spec": {"containers": [{"name": "web", "image": "nginx"}]},
+            },
+        },
+    },
+    "Service": {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "web"},
+        "spec": {
+            "type": "NodePort",
+            "clusterIP": "10.96.0.20",
+            "selector": {"app": "web"},
+            "ports": [
+                {"name": "http", "port": 80, "nodePort": 30080, "targetPort": "http"},
+                {"name": "dns", "port": 80, "nodePort": 30080, "targetPort": 53, "protocol": "UDP"},
+            ],
+        },
+    },
+    "EndpointSlice": {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": "web"},
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": ["10.9.8.7"]}],
+        "ports": [{"name": "a", "port": 80}, {"port": 81}],
+    },
+    "Endpoints": {
+        "apiVersion": "v1",
+        "kind": "Endpoints",
+        "metadata": {"name": "web"},
+        "subsets": [{"addresses": [{"ip": "10.9.8.7"}], "ports": [{"port": 80}]}],
+    },
+    "Node": {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": "w1"},
+        "spec": {"taints": [{"key": "a", "effect": "NoSchedule"}]},
+    },
+    "Namespace": {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "x"}},
+    "Role": {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "Role",
+        "metadata": {"name": "system:x", "namespace": "y"},
+        "rules": "whatever",
+    },
+}
+
+
+def changed(kind: str, path: str, value: object) -> Obj:
+    """A valid object with one field set; None leaves the field out."""
+    obj = copy.deepcopy(VALID[kind])
+    *parents, last = fieldpath.segments(path)
+    place: Any = obj
+    for parent in parents:
+        place = place[int(parent)] if isinstance(place, list) else place.setdefault(parent, {})
+    if isinstance(place, list):
+        place[int(last)] = value
+    elif value is None:
+        del place[last]
+    else:
+        place[last] = value
+    return obj
+
+
+@pytest.mark.parametrize("kind", VALID)
+def test_valid_objects_are_valid_as_written_and_as_stored(kind: str) -> None:
+    obj = VALID[kind]
+    before = copy.deepcopy(obj)
+    assert validate(obj) == []
+    assert validate(default(obj)) == []
+    assert obj == before
+    if kind in VIEWS:
+        view(default(obj))
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "value", "finding"),
+    [
+        ("Pod", "kind", "Pot", 'kind: no matches for kind "Pot" in version "v1"; did you mean "Pod" (v1)?'),
+        (
+            "Pod",
+            "apiVersion",
+            "apps/v1",
+            'apiVersion: no matches for kind "Pod" in version "apps/v1"; Pod is in v1',
+        ),
+        ("Pod", "apiVersion", None, "apiVersion: Required value"),
+        ("Pod", "kind", 3, "kind: must be a string"),
+        ("Pod", "metadata", [], "metadata: cannot unmarshal array [] into a field of type mapping"),
+        ("Pod", "metadata.name", None, "metadata.name: Required value: name or generateName is required"),
+        (
+            "Pod",
+            "metadata.name",
+            "Web",
+            'metadata.name: Invalid value: "Web": a lowercase RFC 1123 subdomain must',
+        ),
+        ("Pod", "metadata.name", "a" * 254, "must be no more than 253 characters"),
+        ("Pod", "metadata.namespace", "a.b", "metadata.namespace: Invalid value"),
+        (
+            "Pod",
+            "metadata.labels",
+            {"a": "b c"},
+            'metadata.labels[a]: Invalid value: "b c": a valid label must be',
+        ),
+        ("Pod", "metadata.labels", {"a/b/c": "d"}, "metadata.labels[a/b/c]: Invalid value"),
+        (
+            "Pod",
+            "metadata.labels",
+            {"a": 1},
+            "metadata.labels[a]: cannot unmarshal number 1 into a field of type string",
+        ),
+        ("Pod", "metadata.annotations", {"a": "x" * 300_000}, "metadata.annotations: Too long"),
+        (
+            "Pod",
+            "metadata.ownerReferences",
+            [{"kind": "A", "name": "b", "uid": "c"}],
+            "metadata.ownerReferences[0].apiVersion: Required",
+        ),
+        ("Pod", "spec", None, "spec.containers: Required value"),
+        ("Pod", "spec.containers", [], "spec.containers: Required value"),
+        (
+            "Pod",
+            "spec.containers",
+            {"name": "a"},
+            'spec.containers: cannot unmarshal object {"name":"a"} into a field of type list; begin',
+        ),
+        ("Pod", "spec.containers[0].name", None, "spec.containers[0].name: Required value"),
+        ("Pod", "spec.containers[0].name", "a.b", "spec.containers[0].name: Invalid value"),
+        ("Pod", "spec.containers[0].name", "side", 'spec.containers[1].name: Duplicate value: "side"'),
+        ("Pod", "spec.containers[0].name", "first", 'spec.containers[0].name: Duplicate value: "first"'),
+        ("Pod", "spec.containers[0].image", None, "spec.containers[0].image: Required value"),
+        (
+            "Pod",
+            "spec.containers[0].ports[0].containerPort",
+            0,
+            "spec.containers[0].ports[0].containerPort: Required value",
+        ),
+        (
+            "Pod",
+            "spec.containers[0].ports[0].containerPort",
+            65536,
+            "Invalid value: 65536: must be between 1 and 65535, inclusive",
+        ),
+        ("Pod", "spec.containers[0].ports[0].containerPort", "80", "type integer; write it without quotes"),
+        (
+            "Pod",
+            "spec.containers[0].ports[0].protocol",
+            "tcp",
+            'Unsupported value: "tcp": supported values: "TCP", "UDP", "SCTP"; did you mean "TCP"?',
+        ),
+        ("Pod", "spec.containers[0].ports[0].name", "a_name", "must contain only alpha-numeric characters"),
+        ("Pod", "spec.containers[0].ports[0].name", "80", "must contain at least one letter"),
+        (
+            "Pod",
+            "spec.containers[0].ports[0].hostIP",
+            "x",
+            "spec.containers[0].ports[0].hostIP: Invalid value",
+        ),
+        (
+            "Pod",
+            "spec.containers[1].ports",
+            [{"containerPort": 1, "hostPort": 8080}],
+            "spec.containers[1].ports[0].hostPort: Duplicate value",
+        ),
+        ("Pod", "spec.hostNetwork", True, "must match `containerPort` when `hostNetwork` is true"),
+        ("Pod", "spec.containers[0].env[0].name", "a=b", "printable ASCII characters other than '='"),
+        (
+            "Pod",
+            "spec.containers[0].env[0].value",
+            8080,
+            "env[0].value: cannot unmarshal number 8080 into a field of type string; put it in quotes",
+        ),
+        ("Pod", "spec.containers[0].readinessProbe", {}, "must specify a handler type"),
+        (
+            "Pod",
+            "spec.containers[0].readinessProbe.tcpSocket",
+            {"port": 1},
+            "may not specify more than 1 handler type",
+        ),
+        ("Pod", "spec.containers[0].readinessProbe.httpGet.port", 0, "httpGet.port: Invalid value: 0"),
+        (
+            "Pod",
+            "spec.containers[0].livenessProbe",
+            {"exec": {"command": ["a"]}, "successThreshold": 2},
+            "successThreshold: Invalid value: 2: must be 1",
+        ),
+        ("Pod", "spec.containers[0].restartPolicy", "Always", "may not be set for non-init containers"),
+        ("Pod", "spec.initContainers[0].restartPolicy", "Never", 'supported values: "Always"'),
+        (
+            "Pod",
+            "spec.initContainers[0].readinessProbe",
+            {"tcpSocket": {"port": 1}},
+            "may not be set for init containers",
+        ),
+        ("Pod", "spec.restartPolicy", "Sometimes", 'spec.restartPolicy: Unsupported value: "Sometimes"'),
+        ("Pod", "spec.dnsPolicy", "clusterFirst", 'did you mean "ClusterFirst"?'),
+        ("Pod", "spec.terminationGracePeriodSeconds", -1, "must be greater than or equal to 0"),
+        ("Pod", "spec.hostname", "A", "spec.hostname: Invalid value"),
+        ("Pod", "spec.nodeSelector", {"a b": ""}, "spec.nodeSelector[a b]: Invalid value"),
+        ("Pod", "spec.tolerations[0].operator", "Is", "spec.tolerations[0].operator: Unsupported value"),
+        ("Pod", "spec.tolerations[0].value", "x", "value must be empty when `operator` is 'Exists'"),
+        ("Pod", "spec.tolerations[0]", {}, "operator must be Exists when `key` is empty"),
+        ("Pod", "spec.hostAliases", [{"ip": "::1"}], "IPv6 comes later"),
+        (
+            "Deployment",
+            "spec.replicas",
+            -1,
+            "spec.replicas: Invalid value: -1: must be greater than or equal to 0",
+        ),
+        ("Deployment", "spec.replicas", "three", 'spec.replicas: cannot unmarshal string "three"'),
+        ("Deployment", "spec.replicas", True, "spec.replicas: cannot unmarshal boolean true"),
+        (
+            "Deployment",
+            "spec.selector",
+            {},
+            "spec.selector: Required value: empty selector is invalid for deployment",
+        ),
+        (
+            "Deployment",
+            "spec.template.metadata.labels",
+            {"app": "x", "tier": "a"},
+            "`selector` does not match template `labels`; add app: web to the template",
+        ),
+        (
+            "Deployment",
+            "spec.template.metadata.labels.tier",
+            "z",
+            "`selector` does not match template `labels`",
+        ),
+        (
+            "Deployment",
+            "spec.selector.matchExpressions[0].operator",
+            "in",
+            'not a valid selector operator; did you mean "In"?',
+        ),
+        (
+            "Deployment",
+            "spec.selector.matchExpressions[0].values",
+            [],
+            "must be specified when `operator` is 'In' or 'NotIn'",
+        ),
+        (
+            "Deployment",
+            "spec.selector.matchExpressions[0].operator",
+            "Exists",
+            "may not be specified when `operator` is 'Exists'",
+        ),
+        ("Deployment", "spec.strategy.type", "Rolling", 'did you mean "RollingUpdate"?'),
+        (
+            "Deployment",
+            "spec.strategy.type",
+            "Recreate",
+            "may not be specified when strategy `type` is 'Recreate'",
+        ),
+        ("Deployment", "spec.strategy.rollingUpdate.maxSurge", 0, "may not be 0 when `maxSurge` is 0"),
+        ("Deployment", "spec.strategy.rollingUpdate.maxSurge", "1", "a valid percent string"),
+        ("Deployment", "spec.strategy.rollingUpdate.maxUnavailable", "101%", "must not be greater than 100%"),
+        (
+            "Deployment",
+            "spec.template.spec.containers",
+            None,
+            "spec.template.spec.containers: Required value",
+        ),
+        (
+            "Deployment",
+            "spec.template.spec.restartPolicy",
+            "Never",
+            'spec.template.spec.restartPolicy: Unsupported value: "Never": supported values: "Always"',
+        ),
+        (
+            "Service",
+            "metadata.name",
+            "1st",
+            'metadata.name: Invalid value: "1st": a DNS-1035 label must consist',
+        ),
+        ("Service", "spec.type", "nodeport", 'did you mean "NodePort"?'),
+        (
+            "Service",
+            "spec.type",
+            "ClusterIP",
+            "nodePort: Forbidden: may not be used when `type` is 'ClusterIP'; set spec.type: NodePort",
+        ),
+        ("Service", "spec.ports", [], "spec.ports: Required value"),
+        ("Service", "spec.ports[0].name", None, "spec.ports[0].name: Required value"),
+        ("Service", "spec.ports[0].name", "dns", 'spec.ports[1].name: Duplicate value: "dns"'),
+        ("Service", "spec.ports[0].port", 0, "spec.ports[0].port: Invalid value: 0"),
+        ("Service", "spec.ports[0].port", "http", 'spec.ports[0].port: cannot unmarshal string "http"'),
+        ("Service", "spec.ports[0].targetPort", "80", "write the number without quotes"),
+        ("Service", "spec.ports[0].targetPort", 70000, "spec.ports[0].targetPort: Invalid value: 70000"),
+        (
+            "Service",
+            "spec.ports[0].nodePort",
+            20,
+            "spec.ports[0].nodePort: Invalid value: 20: provided port is not in the valid range. "
+            "The range of valid ports is 30000-32767",
+        ),
+        (
+            "Service",
+            "spec.ports[1].protocol",
+            "TCP",
+            'spec.ports[1]: Duplicate value: {"protocol":"TCP","port":80}',
+        ),
+        ("Service", "spec.clusterIP", "10.96", "spec.clusterIP: Invalid value"),
+        ("Service", "spec.clusterIP", "None", "may not be set to 'None' for NodePort services"),
+        (
+            "Service",
+            "spec.externalIPs",
+            ["127.0.0.1"],
+            'spec.externalIPs[0]: Invalid value: "127.0.0.1": may not be in the loopback range',
+        ),
+        ("Service", "spec.sessionAffinity", "Client", 'did you mean "ClientIP"?'),
+        (
+            "Service",
+            "spec.sessionAffinityConfig",
+            {"clientIP": {"timeoutSeconds": 5}},
+            "must not be set when session affinity is None",
+        ),
+        ("Service", "spec.externalTrafficPolicy", "Locl", 'did you mean "Local"?'),
+        ("Service", "spec.selector", {"a": "b c"}, "spec.selector[a]: Invalid value"),
+        ("EndpointSlice", "addressType", "IP", "addressType: Unsupported value"),
+        ("EndpointSlice", "endpoints[0].addresses", [], "must contain at least 1 address"),
+        (
+            "EndpointSlice",
+            "endpoints[0].addresses",
+            ["300.1.1.1"],
+            "endpoints[0].addresses[0]: Invalid value",
+        ),
+        ("EndpointSlice", "ports[0].name", None, "ports[1].name: Required value"),
+        ("Endpoints", "subsets[0].addresses", [], "must specify `addresses` or `notReadyAddresses`"),
+        ("Endpoints", "subsets[0].addresses[0].ip", "169.254.1.1", "may not be in the link-local range"),
+        ("Endpoints", "subsets[0].ports[0].port", 0, "subsets[0].ports[0].port: Invalid value: 0"),
+        ("Node", "spec.taints[0].effect", "Never", "spec.taints[0].effect: Unsupported value"),
+        ("Namespace", "metadata.name", "a.b", "metadata.name: Invalid value"),
+        ("Namespace", "metadata.namespace", "x", "metadata.namespace: Forbidden: not allowed on this type"),
+        ("Role", "metadata.name", "a/b", "may not contain '/'"),
+    ],
+)
+def test_a_mistake_is_found(kind: str, path: str, value: object, finding: str) -> None:
+    found = [str(problem) for problem in validate(changed(kind, path, value))]
+    assert any(finding in line for line in found), found
+
+
+def test_only_what_is_wrong_is_found() -> None:
+    assert len(validate(changed("Pod", "spec.containers[0].image", 5))) == 1
+    assert len(validate(changed("Deployment", "spec.template.metadata.labels.app", 5))) == 1
+
+
+def test_a_wrong_type_hides_nothing_else() -> None:
+    obj = changed("Deployment", "spec.replicas", "3")
+    obj["spec"]["template"]["spec"]["containers"][0].pop("image")
+    obj["spec"]["minReadySeconds"] = []
+    assert {p.path for p in validate(obj)} == {
+        "spec.replicas",
+        "spec.minReadySeconds",
+        "spec.template.spec.containers[0].image",
+    }
+
+
+def test_a_misspelt_field_is_named() -> None:
+    obj = changed("Pod", "spec.containers", None)
+    obj["spec"]["continers"] = []
+    assert [p.hint for p in validate(obj)] == ['is "continers" meant to be it?']
+
+
+def test_nulls_count_as_absent() -> None:
+    obj = changed("Pod", "metadata.name", "web")
+    obj["metadata"] |= {"creationTimestamp": None, "labels": None}
+    obj["status"] = None
+    assert validate(obj) == []
+
+
+def test_a_headless_and_an_external_name_service_need_no_ports() -> None:
+    base = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "x"}}
+    assert validate(base | {"spec": {"clusterIP": "None"}}) == []
+    assert validate(base | {"spec": {"type": "ExternalName", "externalName": "example.com"}}) == []
+    assert [p.path for p in validate(base | {"spec": {"type": "ExternalName"}})] == ["spec.externalName"]
+
+
+@pytest.mark.parametrize("kind", VALID)
+def test_an_update_that_changes_nothing_is_allowed(kind: str) -> None:
+    stored = default(VALID[kind])
+    assert validate_update(stored, copy.deepcopy(stored)) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "value", "finding"),
+    [
+        ("Pod", "metadata.name", "other", 'metadata.name: Invalid value: "other": field is immutable'),
+        (
+            "Pod",
+            "spec.containers[0].name",
+            "other",
+            "spec: Forbidden: pod updates may not change fields other than",
+        ),
+        ("Pod", "spec.nodeSelector", {"a": "b"}, "spec: Forbidden"),
+        ("Pod", "spec.tolerations", [], "spec: Forbidden"),
+        (
+            "Service",
+            "spec.clusterIP",
+            "10.96.0.21",
+            'spec.clusterIP: Invalid value: "10.96.0.21": field is immutable',
+        ),
+        ("Deployment", "spec.selector.matchLabels.app", "other", "spec.selector: Invalid value"),
+        ("EndpointSlice", "addressType", "IPv6", 'addressType: Invalid value: "IPv6": field is immutable'),
+    ],
+)
+def test_what_an_update_may_not_touch(kind: str, path: str, value: object, finding: str) -> None:
+    old, new = default(VALID[kind]), default(changed(kind, path, value))
+    if value == []:
+        new["spec"]["tolerations"] = []
+    found = [str(problem) for problem in validate_update(old, new)]
+    assert len(found) == 1
+    assert finding in found[0]
+
+
+def test_what_an_update_of_a_pod_may_touch() -> None:
+    old = default(VALID["Pod"])
+    new = default(changed("Pod", "spec.containers[0].image", "httpd:2"))
+    new["spec"]["tolerations"].append({"key": "b", "operator": "Exists"})
+    new["spec"]["activeDeadlineSeconds"] = 5
+    assert validate_update(old, new) == []
+
+
+def test_a_service_may_stop_having_a_cluster_ip() -> None:
+    new = default(VALID["Service"] | {"spec": {"type": "ExternalName", "externalName": "a.b"}})
+    assert validate_update(default(VALID["Service"]), new) == []
+
+
+def test_the_podcidr_of_a_node_stays() -> None:
+    old, new = (changed("Node", "spec.podCIDR", cidr) for cidr in ("10.0.0.0/24", "10.0.1.0/24"))
+    assert [p.path for p in validate_update(old, new)] == ["spec.podCIDR"]
+    assert validate_update(VALID["Node"], new) == []
+
+
+def test_names() -> None:
+    assert names.nearest("deploymnet", ["Deployment", "Pod"]) == "Deployment"
+    assert names.nearest("xyzzy", ["Deployment", "Pod"]) == ""
+    assert names.repaired("My_App!") == "my-app"
+    assert names.repaired("???") == ""
+    assert "hyphen" in names.port_name("-a") and "consecutive" in names.port_name("a--b")  # noqa: PT018
