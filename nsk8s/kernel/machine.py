@@ -100,6 +100,7 @@ class Machine:
         for name, owner in share.items():
             if name not in self._sandboxes:
                 self.add_shared(name, owner, tags.get(name, ""))
+        self._sandboxes.named()
         errors = [self._error(one) for one in _causes(failed)] + errors
         if errors:
             raise errors[0] if len(errors) == 1 else KernelErrors(errors)
@@ -108,7 +109,9 @@ class Machine:
         """A sandbox in the network and UTS namespaces of `owner`, with IPC and PID namespaces of its own.
         Raises KernelError."""
         try:
-            return self._sandboxes.share(name, owner, tag)
+            sandbox = self._sandboxes.share(name, owner, tag)
+            self._sandboxes.named()
+            return sandbox
         except OSError as error:
             raise _refused(error, f"unshare --ipc --pid for {name}", owner) from error
 
@@ -170,7 +173,7 @@ class Machine:
 
     def close(self) -> None:
         """Let go of what keeps the way home open; nothing else ends."""
-        self._sandboxes.home.close()
+        self._sandboxes.close()
 
     def _error(self, failed: Failed) -> KernelError:
         op, refusal = failed

@@ -13,6 +13,7 @@ import select
 import signal
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import NamedTuple
@@ -28,6 +29,7 @@ TITLE = "nsk8s:pause"
 
 _ENDING = 10.0  # seconds that a killed sandbox may take to end
 _AT_ONCE = 256  # pidfds open at a time; the usual limit is 1024 files
+_NAMES = 64  # names handed over to be written at a time
 _NO_STDIO = [(os.POSIX_SPAWN_CLOSE, fd) for fd in (0, 1, 2)]
 
 
@@ -50,6 +52,10 @@ class Sandboxes:
         self._pause = os.fspath(paths.pause)
         self._argv = pause.argv(paths.pause, TITLE)
         self._found: dict[str, Sandbox] = {}
+        self._unnamed: list[Sandbox] = []
+        self._naming: list[Future[None]] = []
+        self._clerk = ThreadPoolExecutor(1, thread_name_prefix="netns-names")
+        self._clerk.submit(int).result()  # its thread is made now, while we stand at home
         NETNS_DIR.mkdir(parents=True, exist_ok=True)
         self.find()
 
@@ -125,8 +131,29 @@ class Sandboxes:
         finally:
             self.home.back("pid")  # the kernel wants it before the next unshare (EINVAL)
         sandbox = self._found[name] = Sandbox(name, tag, pid)
-        self._link(sandbox)
+        self._unnamed.append(sandbox)
+        if len(self._unnamed) >= _NAMES:
+            self._hand_over()
         return sandbox
+
+    def named(self) -> None:
+        """Wait until every sandbox has its name in /run/netns. Raises HostError if one cannot have it.
+
+        Names are written by a thread of their own: where /run is no tmpfs but ext4, a thousand new ones soon
+        after a thousand were deleted take more than a second.
+        """
+        self._hand_over()
+        naming, self._naming = self._naming, []
+        try:
+            for one in naming:
+                one.result()
+        except OSError as error:
+            raise HostError(f"cannot name a namespace in {NETNS_DIR}: {error}") from error
+
+    def _hand_over(self) -> None:
+        unnamed, self._unnamed = self._unnamed, []
+        if unnamed:
+            self._naming.append(self._clerk.submit(self._link_all, unnamed))
 
     def share(self, name: str, owner: str, tag: str) -> Sandbox:
         """A sandbox that has the network and UTS namespaces of `owner`, and its own for IPC and
@@ -145,6 +172,7 @@ class Sandboxes:
 
         Raises Timeout when one does not end.
         """
+        self.named()
         doomed = iter([self._found[name] for name in names if name in self._found])
         while some := list(islice(doomed, _AT_ONCE)):
             _end(some)
@@ -154,6 +182,7 @@ class Sandboxes:
 
     def links(self) -> None:
         """Make the names in /run/netns agree with the sandboxes that exist."""
+        self.named()
         prefix = self._prefix
         there = {entry for entry in os.listdir(NETNS_DIR) if entry.startswith(prefix)}
         for sandbox in self._found.values():
@@ -162,6 +191,15 @@ class Sandboxes:
         for entry in there:
             if entry.removeprefix(prefix) not in self._found:
                 self._unlink(entry.removeprefix(prefix))
+
+    def _link_all(self, sandboxes: Iterable[Sandbox]) -> None:
+        for sandbox in sandboxes:
+            self._link(sandbox)
+
+    def close(self) -> None:
+        """Let go of the way home; no sandbox ends."""
+        self._clerk.shutdown()
+        self.home.close()
 
     def _link(self, sandbox: Sandbox) -> None:
         name = f"{NETNS_DIR}/{self._prefix}{sandbox.namespace}"

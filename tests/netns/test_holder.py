@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import subprocess
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -115,14 +116,8 @@ def test_down_spares_names_that_are_not_the_clusters(paths: ClusterPaths) -> Non
 
 def test_orphans_are_reaped_by_the_holder() -> None:
     def work(machine: Machine) -> None:
-        read, write = os.pipe()
-        child = os.fork()
-        if child == 0:
-            if os.fork() == 0:
-                os.write(write, str(os.getpid()).encode())
-            os._exit(0)
-        os.waitpid(child, 0)
-        orphan = int(os.read(read, 20))
+        words = ["sh", "-c", "sleep 0.05 & echo $!"]
+        orphan = int(subprocess.run(words, stdout=subprocess.PIPE, check=True, text=True).stdout.split()[0])
         try:
             fd = os.pidfd_open(orphan)
         except ProcessLookupError:
