@@ -136,17 +136,12 @@ def settled(actual: Ruleset, desired: Ruleset) -> Ruleset:
     """`actual` with every chain that is as desired in the words of `desired`: equal to it, and the very same
     object, if nothing is to be done."""
     tables: dict[str, Mapping[str, Chain]] = {}
-    same = actual.tables.keys() <= desired.tables.keys()
-    for table in desired.tables.keys() | actual.tables.keys():
+    same = True
+    for table in TABLES:
         have, want = actual.tables.get(table, _NO_CHAINS), desired.tables.get(table, _NO_CHAINS)
-        chains = dict(have)
-        for name, chain in want.items():
-            if in_force(have.get(name), chain):
-                chains[name] = chain
-            else:
-                same = False
-        same = same and chains.keys() == want.keys()
-        if chains or table in desired.tables:
+        as_desired = {name: chain for name, chain in want.items() if in_force(have.get(name), chain)}
+        same = same and len(as_desired) == len(want) and have.keys() <= want.keys()
+        if chains := {**have, **as_desired}:
             tables[table] = chains
     return desired if same else Ruleset(tables)
 
