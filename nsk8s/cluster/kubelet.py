@@ -1,0 +1,378 @@
+"""The kubelets of all nodes in one: brings pods up on their nodes, keeps them running, takes them down.
+
+A pure state machine: changes of pods (`sync`) and events (`handle`) in, commands out, and each pod's
+status written to the store, at most once a `sync`. A `PodWorker` decides for one pod; this module gives
+it an address, a clock and a voice. Upstream: pkg/kubelet, its pod workers, status manager and probe manager.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping, Sequence, Set
+from ipaddress import IPv4Address, IPv4Network
+
+from nsk8s.api.topology import Topology
+from nsk8s.api.types import Obj, Pod
+from nsk8s.cluster.adoption import restore, seconds
+from nsk8s.cluster.ipam import AddressesExhausted, Ipam
+from nsk8s.cluster.lifecycle import (
+    Command,
+    ContainerExited,
+    ContainerStarted,
+    CreateSandbox,
+    Event,
+    ProbeFinished,
+    RemoveSandbox,
+    SandboxCreated,
+    SandboxDied,
+    SandboxFailed,
+    SandboxRemoved,
+    StopContainer,
+)
+from nsk8s.cluster.podstatus import status
+from nsk8s.cluster.podworker import GRACE, PodWorker
+from nsk8s.cluster.store import Change, Cursor, Key, Store
+
+FIRST_RETRY = 1.0
+MAX_RETRY = 30.0
+"""Seconds until a sandbox that could not be made is tried again; doubles from the first to the last."""
+
+
+class Kubelet:
+    """All pods that are bound to a node of `topology`. Times are seconds, on the clock of `now`."""
+
+    def __init__(self, store: Store, topology: Topology, ipam: Ipam) -> None:
+        self._store = store
+        self._ipam = ipam
+        self._nodes = {node.name: node for node in topology.nodes}
+        self._cursor = Cursor(store)
+        self._workers: dict[str, PodWorker] = {}
+        self._dirty: dict[str, None] = {}
+        self._names: dict[tuple[str, str], str] = {}
+        self._held: dict[str, tuple[str, str]] = {}
+        self._starved: dict[str, dict[str, None]] = {}
+        self._alarms: list[tuple[float, str]] = []
+        self._alarm: dict[str, float] = {}
+        self._wanted: dict[str, Pod] = {}
+        self._shown: tuple[Pod, ...] | None = None
+
+    # --- what it is told ------------------------------------------------------------------------------
+
+    def adopt(
+        self, sandboxes: Set[str], containers: Mapping[tuple[str, str], str], now: float
+    ) -> list[Command]:
+        """Take over from an earlier control plane: the UIDs of the pods whose sandbox exists, and the ids
+        of the containers that run. Called once, before anything else. What belongs to no pod is ended."""
+        self._cursor.read()
+        stamp = self._store.now()
+        commands: list[Command] = []
+        for view in self._store.views("pods"):
+            assert isinstance(view, Pod)
+            meta = view.metadata
+            exists = meta.uid in sandboxes
+            obj = self._store.find("pods", meta.namespace, meta.name)
+            if not self._runs_here(view) or not (view.status.podIP or exists):
+                self._see(obj, now)
+                continue
+            worker = self._workers[meta.uid] = PodWorker(obj, view)
+            restore(worker, exists, containers, now, stamp)
+            self._names[meta.namespace, meta.name] = meta.uid
+            if not view.terminal and (exists or self._fits(view)):
+                self._held[meta.uid] = (view.spec.nodeName, worker.ip)
+            self._set_wanted(worker, worker.view)
+            if exists and view.terminal:
+                worker.sandbox = "removing"
+                commands.append(RemoveSandbox(worker.uid, worker.namespace, worker.name))
+            elif not view.terminal and not (self._fits(view) if exists else self._never_ran(worker)):
+                commands += self._lose(worker, now, stamp)
+            self._told_to_go(worker, obj, now)
+            self._dirty[worker.uid] = None
+        commands += [
+            StopContainer(pod, container, 0) for pod, container in containers if pod not in self._workers
+        ]
+        return commands + self.sync(now)
+
+    def sync(self, now: float) -> list[Command]:
+        """Take in the pods' changes since the last call, do what is due by now, and write every status
+        that has changed."""
+        changes = self._cursor.read()
+        if changes is None:
+            self._relist(now)
+        else:
+            for change in changes:
+                if change.key.resource == "pods":
+                    self._changed(change, now)
+        while self._alarms and self._alarms[0][0] <= now:
+            at, uid = heapq.heappop(self._alarms)
+            if self._alarm.get(uid) == at:
+                del self._alarm[uid]
+                self._dirty[uid] = None
+        commands: list[Command] = []
+        while self._dirty:
+            dirty, self._dirty = self._dirty, {}
+            stamp = self._store.now()
+            for uid in dirty:
+                worker = self._workers.get(uid)
+                if worker is not None:
+                    self._step(worker, now, stamp, commands)
+        return commands
+
+    def handle(self, event: Event, now: float) -> list[Command]:
+        """Take in what has happened. The status follows with the next `sync`."""
+        worker = self._workers.get(event.pod)
+        if worker is None:
+            return []
+        match event:
+            case ContainerStarted():
+                worker.started(event, now, self._store.now())
+            case ContainerExited():
+                worker.exited(event, now, self._store.now())
+            case ProbeFinished():
+                worker.probed(event, now)
+            case SandboxCreated():
+                if worker.sandbox == "creating":
+                    worker.sandbox, worker.tries = "ready", 0
+            case SandboxFailed():
+                self._failed(worker, event.why, now)
+            case SandboxRemoved():
+                if worker.sandbox == "removing":
+                    self._release(worker)
+            case SandboxDied():
+                if worker.wanted:
+                    self._dirty[worker.uid] = None
+                    return self._lose(worker, now, self._store.now())
+        worker.advance(now)
+        self._dirty[worker.uid] = None
+        return self._said(worker, now)
+
+    # --- what it knows --------------------------------------------------------------------------------
+
+    def wake(self) -> float | None:
+        """When a `sync` is due though nothing happens; None: never."""
+        while self._alarms and self._alarm.get(self._alarms[0][1]) != self._alarms[0][0]:
+            heapq.heappop(self._alarms)
+        return self._alarms[0][0] if self._alarms else None
+
+    def wanted(self) -> Sequence[Pod]:
+        """The pods whose sandbox should exist, with their addresses. A pod is the same value from call to
+        call unless its spec, labels or address have changed."""
+        if self._shown is None:
+            self._shown = tuple(self._wanted.values())
+        return self._shown
+
+    # --- changes of pods ------------------------------------------------------------------------------
+
+    def _changed(self, change: Change, now: float) -> None:
+        worker = self._workers.get(change.new["metadata"]["uid"])
+        if change.type == "DELETED":
+            if worker is not None and not worker.gone:
+                worker.gone = True
+                self._dirty[worker.uid] = None
+        elif worker is None or change.new is not worker.obj:
+            self._see(change.new, now)
+
+    def _relist(self, now: float) -> None:
+        """Changes were missed, or undone: look at every pod."""
+        there = set()
+        for obj in self._store.list("pods"):
+            there.add(obj["metadata"]["uid"])
+            self._see(obj, now)
+        for worker in self._workers.values():
+            if worker.uid not in there:
+                worker.gone = True
+                self._dirty[worker.uid] = None
+
+    def _see(self, obj: Obj, now: float) -> None:
+        meta = obj["metadata"]
+        uid: str = meta["uid"]
+        worker = self._workers.get(uid)
+        if worker is None:
+            if not obj["spec"].get("nodeName"):
+                return
+            view = self._store.view(Key("pods", meta["namespace"], meta["name"]))
+            if not isinstance(view, Pod) or view.metadata.uid != uid or not self._runs_here(view):
+                return
+            worker = self._workers[uid] = PodWorker(obj, view)
+        else:
+            old, worker.obj = worker.obj, obj
+            before = old["metadata"]
+            if old["spec"] != obj["spec"] or before.get("labels") != meta.get("labels"):
+                self._renew(worker)
+            if before.get("deletionTimestamp") == meta.get("deletionTimestamp"):
+                self._dirty[uid] = None
+                return
+        self._told_to_go(worker, obj, now)
+        self._dirty[uid] = None
+
+    def _renew(self, worker: PodWorker) -> None:
+        view = self._store.view(Key("pods", worker.namespace, worker.name))
+        if isinstance(view, Pod) and view.metadata.uid == worker.uid:
+            worker.renew(view)
+            if worker.uid in self._wanted:
+                self._set_wanted(worker, view)
+
+    def _told_to_go(self, worker: PodWorker, obj: Obj, now: float) -> None:
+        """A deletion that has begun ends at its deletionTimestamp, whoever began it."""
+        meta = obj["metadata"]
+        until = meta.get("deletionTimestamp")
+        if until:
+            left = max(0, round(seconds(until) - seconds(self._store.now())))
+            worker.delete(min(left, meta.get("deletionGracePeriodSeconds", GRACE)), now)
+
+    def _runs_here(self, view: Pod) -> bool:
+        return view.spec.nodeName in self._nodes
+
+    # --- one pod, one step ----------------------------------------------------------------------------
+
+    def _step(self, worker: PodWorker, now: float, stamp: str, commands: list[Command]) -> None:
+        if worker.sandbox == "none":
+            if worker.deleting:
+                self._end(worker)
+                return
+            phase = (worker.obj.get("status") or {}).get("phase")
+            over = phase in ("Succeeded", "Failed") or worker.done
+            if not over and (worker.retry_at is None or worker.retry_at <= now):
+                created = self._bring_up(worker, stamp)
+                if created is not None:
+                    commands.append(created)
+                    return
+        else:
+            worker.advance(now)
+            commands += self._said(worker, now)
+        if not worker.gone and not _about_to_say_more(worker):
+            self._write(worker, stamp)
+        self._rearm(worker, now)
+
+    def _bring_up(self, worker: PodWorker, stamp: str) -> Command | None:
+        """Give the pod an address, say so, and have its sandbox made. While an earlier pod of the same
+        name is on its way out it waits: their namespaces would have one name."""
+        name = (worker.namespace, worker.name)
+        if self._names.get(name, worker.uid) != worker.uid:
+            return None
+        node = self._nodes[worker.view.spec.nodeName]
+        if worker.uid not in self._held:
+            try:
+                ip = node.address if worker.view.spec.hostNetwork else self._ipam.allocate(node.name)
+            except AddressesExhausted as error:
+                worker.why = error.message
+                self._starved.setdefault(node.name, {})[worker.uid] = None
+                return None
+            self._held[worker.uid] = (node.name, ip)
+            worker.ip = ip
+        self._names[name] = worker.uid
+        worker.sandbox = "creating"
+        worker.why = ""
+        worker.retry_at = None
+        self._write(worker, stamp)
+        view = self._store.view(Key("pods", worker.namespace, worker.name))
+        assert isinstance(view, Pod)
+        worker.view = view
+        self._set_wanted(worker, view)
+        return CreateSandbox(worker.uid, worker.namespace, worker.name, view)
+
+    def _failed(self, worker: PodWorker, why: str, now: float) -> None:
+        if worker.sandbox == "creating":
+            worker.sandbox = "none"
+            worker.why = why
+            worker.retry_at = now + min(FIRST_RETRY * 2.0 ** min(worker.tries, 10), MAX_RETRY)
+            worker.tries += 1
+            self._set_wanted(worker, worker.view)
+
+    def _lose(self, worker: PodWorker, now: float, stamp: str) -> list[Command]:
+        """The sandbox is no more, or no longer what it should be: clear away what is left of it. Whether
+        there will be another is decided when that is done."""
+        worker.died(now, stamp)
+        worker.sandbox = "removing"
+        self._set_wanted(worker, worker.view)
+        return [RemoveSandbox(worker.uid, worker.namespace, worker.name)]
+
+    def _release(self, worker: PodWorker) -> None:
+        """Nothing of the sandbox is left: its address and its name are free for others."""
+        worker.sandbox = "none"
+        held = self._held.pop(worker.uid, None)
+        if held is not None and not worker.view.spec.hostNetwork:
+            self._ipam.release(*held)
+            self._dirty.update(self._starved.pop(held[0], {}))
+        name = (worker.namespace, worker.name)
+        if self._names.get(name) == worker.uid:
+            del self._names[name]
+            heir = self._store.get("pods", *name)
+            if heir is not None:
+                self._dirty[heir["metadata"]["uid"]] = None
+
+    def _end(self, worker: PodWorker) -> None:
+        """The pod has no sandbox any more and was told to go: remove the object, unless finalizers still
+        hold it."""
+        if worker.uid in self._held:
+            self._release(worker)
+        self._forget(worker)
+        obj = self._store.get("pods", worker.namespace, worker.name)
+        if obj is None or obj["metadata"]["uid"] != worker.uid:
+            return
+        meta = obj["metadata"]
+        if not meta.get("finalizers"):
+            self._store.delete("pods", worker.namespace, worker.name)
+        elif meta.get("deletionGracePeriodSeconds"):
+            self._store.update("pods", {**obj, "metadata": {**meta, "deletionGracePeriodSeconds": 0}})
+
+    def _forget(self, worker: PodWorker) -> None:
+        del self._workers[worker.uid]
+        self._alarm.pop(worker.uid, None)
+        if self._names.get((worker.namespace, worker.name)) == worker.uid:
+            del self._names[worker.namespace, worker.name]
+
+    def _write(self, worker: PodWorker, stamp: str) -> None:
+        obj = self._store.get("pods", worker.namespace, worker.name)
+        if obj is None or obj["metadata"]["uid"] != worker.uid:
+            return
+        worker.obj = obj
+        old: Obj = obj.get("status") or {}
+        host = self._nodes[worker.view.spec.nodeName].address
+        new = {**old, **status(worker, host, stamp)}
+        if new != old:
+            worker.obj = self._store.update("pods", {**obj, "status": new}, generation=False)
+
+    def _said(self, worker: PodWorker, now: float) -> list[Command]:
+        """What the worker wants done."""
+        said, worker.commands = worker.commands, []
+        if said and worker.sandbox == "removing":
+            self._set_wanted(worker, worker.view)
+        return said
+
+    def _set_wanted(self, worker: PodWorker, view: Pod) -> None:
+        if worker.wanted:
+            self._wanted[worker.uid] = view
+        elif self._wanted.pop(worker.uid, None) is None:
+            return
+        self._shown = None
+
+    def _rearm(self, worker: PodWorker, now: float) -> None:
+        at = worker.wake(now)
+        if at is None:
+            self._alarm.pop(worker.uid, None)
+        elif self._alarm.get(worker.uid) != at:
+            self._alarm[worker.uid] = at
+            heapq.heappush(self._alarms, (at, worker.uid))
+
+    # --- adoption -------------------------------------------------------------------------------------
+
+    def _never_ran(self, worker: PodWorker) -> bool:
+        return all(run.attempt < 0 for run in worker.runs())
+
+    def _fits(self, view: Pod) -> bool:
+        """Whether a pod's address is still one that its node would give it."""
+        node = self._nodes[view.spec.nodeName]
+        if view.spec.hostNetwork:
+            return view.status.podIP == node.address
+        return bool(view.status.podIP) and IPv4Address(view.status.podIP) in IPv4Network(node.pod_cidr)
+
+
+def _about_to_say_more(worker: PodWorker) -> bool:
+    """Whether a status would be stale at once: all containers of a new pod are just being started, and
+    they are reported together."""
+    return (
+        worker.sandbox == "ready"
+        and not worker.deleting
+        and any(run.phase == "starting" for run in worker.apps)
+        and all(run.terminated is None for run in worker.apps)
+    )
