@@ -292,8 +292,8 @@ class EndpointPort(Struct, frozen=True):
 class EndpointSlice(Struct, frozen=True):
     metadata: ObjectMeta = ObjectMeta()
     addressType: str = "IPv4"
-    endpoints: tuple[Endpoint, ...] = ()
-    ports: tuple[EndpointPort, ...] = ()
+    endpoints: tuple[Endpoint, ...] | None = ()
+    ports: tuple[EndpointPort, ...] | None = ()
 
 
 # --- workload controllers -------------------------------------------------------------------------------

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from aiohttp import web
+from aiohttp import StreamReader, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import RawRequestMessage
 
 from nsk8s.api.types import Obj
 from nsk8s.apiserver import discovery, resources, tables
@@ -56,9 +58,7 @@ class ApiServer:
         """Serve on a unix socket that only its owner can open, in place of a dead one."""
         new = path.with_name(path.name + ".new")
         new.unlink(missing_ok=True)
-        server = web.Server(
-            self._handle, handler_cancellation=True, access_log=None, client_max_size=BODY_LIMIT
-        )
+        server = _Server(self._handle, handler_cancellation=True, access_log=None)
         old = os.umask(0o177)
         try:
             listening = await asyncio.get_running_loop().create_unix_server(server, os.fspath(new))
@@ -208,6 +208,21 @@ class ApiServer:
             first.cancel()
             await follow.aclose()  # type: ignore[attr-defined]  # an async generator
         return answer
+
+
+class _Server(web.Server):
+    """aiohttp's low-level server with requests as large as `up` needs them."""
+
+    def _make_request(
+        self,
+        message: RawRequestMessage,
+        payload: StreamReader,
+        protocol: web.RequestHandler,
+        writer: AbstractStreamWriter,
+        task: asyncio.Task[None],
+    ) -> web.BaseRequest:
+        loop = asyncio.get_running_loop()
+        return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=BODY_LIMIT)
 
 
 def status(error: ApiError) -> Obj:

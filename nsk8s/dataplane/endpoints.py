@@ -63,11 +63,11 @@ def collect(slices: Iterable[EndpointSlice]) -> dict[tuple[str, str], tuple[Prox
     """
     found: dict[tuple[str, str], dict[str, ProxyEndpoint]] = {}
     for piece in slices:
-        for port in piece.ports:
+        for port in piece.ports or ():
             if not port.port:
                 continue
             group = found.setdefault((port.name or "", port.protocol), {})
-            for endpoint in piece.endpoints:
+            for endpoint in piece.endpoints or ():
                 if not endpoint.addresses:
                     continue
                 ip, conditions = endpoint.addresses[0], endpoint.conditions

@@ -1,0 +1,262 @@
+"""The standing cluster of the checklist tests: who is in it, and how the tests speak of it.
+
+master  control plane, no pods          w1  a1 a2 client n1          w2  b1 n2          external
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from typing import Any
+
+import yaml
+
+from nsk8s.kernel import namespaces
+from nsk8s.observe.packets import Frame, Witness
+from tests.lab import Lab
+
+Obj = dict[str, Any]
+
+IMAGE = "example/echo:1"
+"""No known image: a stand-in answers with JSON of what it saw on its TCP ports, and echoes UDP."""
+
+
+def pod(
+    name: str,
+    node: str,
+    *,
+    labels: dict[str, str] | None = None,
+    ports: tuple[tuple[str, int], ...] = (("http", 8080),),
+    udp: int = 0,
+    command: list[str] | None = None,
+    host_network: bool = False,
+    host_port: int = 0,
+    **container: object,
+) -> Obj:
+    """A pod on a node of choice."""
+    listed: list[Obj] = [{"name": n, "containerPort": p} for n, p in ports]
+    if udp:
+        listed.append({"name": "udp", "containerPort": udp, "protocol": "UDP"})
+    if host_port:
+        listed[0]["hostPort"] = host_port
+    one: Obj = {"name": "c", "image": IMAGE, "ports": listed, **container}
+    if command:
+        one["command"] = command
+    spec: Obj = {"nodeName": node, "containers": [one], "terminationGracePeriodSeconds": 1}
+    if host_network:
+        spec["hostNetwork"] = True
+    meta: Obj = {"name": name, "labels": labels or {"app": name}}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec}
+
+
+def service(name: str, selector: dict[str, str] | None, *ports: Obj, **spec: object) -> Obj:
+    """A service; `spec` adds to its spec."""
+    whole: Obj = {"ports": list(ports), **spec}
+    if selector:
+        whole["selector"] = selector
+    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": whole}
+
+
+def port(number: int, target: int | str, **more: object) -> Obj:
+    """A service port."""
+    return {"port": number, "targetPort": target, **more}
+
+
+def by_hand(name: str, addresses: list[str], number: int) -> list[Obj]:
+    """A service without a selector, and its endpoints."""
+    subsets = [{"addresses": [{"ip": ip} for ip in addresses], "ports": [{"port": number}]}]
+    endpoints = {"apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": name}, "subsets": subsets}
+    return [service(name, None, port(number, number)), endpoints]
+
+
+CLUSTER: Obj = {
+    "apiVersion": "nsk8s.dev/v1",
+    "kind": "Cluster",
+    "metadata": {"name": "scenario"},
+    "spec": {
+        "nodes": [{"name": "master", "role": "control-plane"}, {"name": "w1"}, {"name": "w2"}],
+        "clients": [{"name": "external"}],
+    },
+}
+
+WEB, B1 = {"group": "web"}, {"app": "b1"}
+OBJECTS: list[Obj] = [
+    pod("a1", "w1", labels={"app": "a1", **WEB}, ports=(("http", 8080), ("admin", 8081))),
+    pod("a2", "w1", labels={"app": "a2", **WEB}),
+    pod("b1", "w2", labels={"app": "b1", **WEB}, ports=(("http", 8080), ("admin", 8081)), udp=9090),
+    pod("n1", "w1", labels={"group": "named"}, ports=(("web", 8001),)),
+    pod("n2", "w2", labels={"group": "named"}, ports=(("web", 8002),)),
+    pod("client", "w1", ports=()),
+    service("web", WEB, port(80, "http")),
+    service("web-np", WEB, port(80, "http"), type="NodePort"),
+    service("only-b1", B1, port(80, 8080)),
+    service("only-b1-np", B1, port(80, 8080), type="NodePort"),
+    service("only-b1-local", B1, port(80, 8080), type="NodePort", externalTrafficPolicy="Local"),
+    service("only-b1-itp", B1, port(80, 8080), internalTrafficPolicy="Local"),
+    service("by-external-ip", B1, port(80, 8080), externalIPs=["203.0.113.10"]),
+    service("nobody", {"app": "nobody"}, port(80, 80, name="tcp"), port(53, 53, name="udp", protocol="UDP")),
+    service("by-name", {"group": "named"}, port(80, "web")),
+    service("multi", B1, port(80, "http", name="http"), port(8443, "admin", name="admin")),
+    service("both", B1, port(5000, 8080, name="tcp"), port(5000, 9090, name="udp", protocol="UDP")),
+    service("sticky", WEB, port(80, "http"), sessionAffinity="ClientIP"),
+    service(
+        "sticky-short",
+        WEB,
+        port(80, "http"),
+        sessionAffinity="ClientIP",
+        sessionAffinityConfig={"clientIP": {"timeoutSeconds": 1}},
+    ),
+]
+
+FETCH = """
+import http.client, json, sys
+ip, port, count, field = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+for _ in range(count):
+    connection = http.client.HTTPConnection(ip, port, timeout=5)
+    connection.request("GET", "/")
+    print(json.loads(connection.getresponse().read())[field])
+    connection.close()
+"""
+
+
+class Scenario:
+    """The cluster under test. Namespaces are named as on the wire: ``w1``, ``default.a1``, ``external``."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+
+    # --- asking -------------------------------------------------------------------------------------
+
+    def get(self, kind: str, name: str) -> Obj:
+        """One object."""
+        found: Obj = json.loads(self.lab.nsk8s("get", kind, name, "-o", "json").stdout)
+        return found
+
+    def ip(self, name: str) -> str:
+        """A pod's address."""
+        return str(self.get("pod", name)["status"]["podIP"])
+
+    def node_ip(self, name: str) -> str:
+        """The address of a node or client on the underlay."""
+        found = re.search(r"inet (\S+)/", self.out(name, "ip", "-4", "addr", "show", "dev", "eth0"))
+        assert found
+        return found[1]
+
+    def pod_cidr(self, node: str) -> str:
+        """A node's pod network."""
+        return str(self.get("node", node)["spec"]["podCIDR"])
+
+    def mac(self, namespace: str, device: str) -> str:
+        """A device's MAC."""
+        return str(json.loads(self.out(namespace, "ip", "-j", "link", "show", "dev", device))[0]["address"])
+
+    def port_of(self, name: str) -> str:
+        """The bridge port that a pod hangs on."""
+        node = self.get("pod", name)["spec"]["nodeName"]
+        index = json.loads(self.out(f"default.{name}", "ip", "-j", "link", "show", "dev", "eth0"))[0][
+            "link_index"
+        ]
+        links = json.loads(self.out(node, "ip", "-j", "link", "show", "type", "veth"))
+        return next(str(link["ifname"]) for link in links if link["ifindex"] == index)
+
+    def cluster_ip(self, name: str) -> str:
+        """A service's ClusterIP."""
+        return str(self.get("service", name)["spec"]["clusterIP"])
+
+    def node_port(self, name: str) -> int:
+        """A service's first nodePort."""
+        return int(self.get("service", name)["spec"]["ports"][0]["nodePort"])
+
+    # --- doing --------------------------------------------------------------------------------------
+
+    def apply(self, *objects: Obj) -> None:
+        """``nsk8s apply``."""
+        self.lab.nsk8s("apply", "-f", "-", stdin=yaml.safe_dump_all(objects))
+
+    def delete(self, kind: str, name: str, *words: str) -> None:
+        """``nsk8s delete``, and wait until it is gone."""
+        self.lab.nsk8s("delete", kind, name, *words)
+
+    def ready_ip(self, name: str) -> str:
+        """Wait until a pod is ready; its address."""
+
+        def ready() -> bool:
+            conditions = self.get("pod", name).get("status", {}).get("conditions", ())
+            return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+        self.until(ready, f"pod {name} is ready")
+        return self.ip(name)
+
+    def run(
+        self, namespace: str, *argv: str, check: bool = True, timeout: float = 30
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a program of the host in a namespace, as ``ip netns exec`` does."""
+        words = ["ip", "netns", "exec", f"{self.lab.name}.{namespace}", *argv]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=timeout)
+        assert not check or done.returncode == 0, f"{' '.join(words)}: {done.stdout}{done.stderr}"
+        return done
+
+    def out(self, namespace: str, *argv: str) -> str:
+        """What a program prints in a namespace."""
+        return self.run(namespace, *argv).stdout
+
+    def until(self, condition: Callable[[], bool], what: str, deadline: float = 15) -> None:
+        """Wait until `condition` holds."""
+        end = time.monotonic() + deadline
+        while not condition():
+            assert time.monotonic() < end, f"not within {deadline:g} s: {what}{self.lab.log()}"
+
+    # --- traffic ------------------------------------------------------------------------------------
+
+    def http(self, namespace: str, ip: str, number: int) -> str:
+        """The body that a GET from `namespace` gets."""
+        return self.out(namespace, "curl", "-sS", "-f", "--max-time", "5", f"http://{ip}:{number}/")
+
+    def http_fails(self, namespace: str, ip: str, number: int) -> str:
+        """How a GET fails: ``refused``, ``timeout``, or "" if it does not."""
+        words = ["curl", "-sS", "-o", "/dev/null", "--max-time", "1", f"http://{ip}:{number}/"]
+        done = self.run(namespace, *words, check=False)
+        known = {0: "", 7: "refused", 28: "timeout"}
+        return known.get(done.returncode, f"curl exit {done.returncode}: {done.stderr}")
+
+    def many_http(self, namespace: str, ip: str, number: int, count: int, *, field: str) -> list[str]:
+        """One field of the answers to `count` GETs, each over its own connection."""
+        return self.run(
+            namespace, "python3", "-c", FETCH, ip, str(number), str(count), field, timeout=120
+        ).stdout.split()
+
+    def socket(self, namespace: str, kind: socket.SocketKind) -> socket.socket:
+        """A socket of a namespace; it stays there."""
+        with namespaces.inside(self.lab.netns(namespace), "net"):
+            return socket.socket(socket.AF_INET, kind)
+
+    def udp(self, namespace: str, ip: str, number: int, text: str) -> str:
+        """What a UDP server answers to `text`."""
+        with self.socket(namespace, socket.SOCK_DGRAM) as client:
+            client.settimeout(5)
+            client.connect((ip, number))
+            client.send(text.encode())
+            return client.recv(65536).decode()
+
+    def udp_fails(self, namespace: str, ip: str, number: int) -> str:
+        """How a datagram fails: ``refused``, ``timeout``, or "" if it is answered."""
+        try:
+            self.udp(namespace, ip, number, "hello")
+        except ConnectionRefusedError:
+            return "refused"
+        except TimeoutError:
+            return "timeout"
+        return ""
+
+    def capture(self, namespace: str, device: str) -> Witness:
+        """The packets on a device from now on; a context manager."""
+        return self.lab.capture(namespace, device)
+
+
+def seen(witness: Witness, predicate: Callable[[Frame], object]) -> bool:
+    """Whether a frame like that has passed by now."""
+    return any(predicate(frame) for frame in witness.look())
