@@ -134,6 +134,8 @@ class _Shell:
 
     def placed(self, link: Link) -> Iterator[str]:
         """What a new link needs besides its creation."""
+        if link.kind == "bridge":  # one given at creation would follow the ports (br_mtu_auto_adjust)
+            yield f"{self.ip} link set {link.name} mtu {link.mtu}"
         if link.master:
             yield f"{self.ip} link set {link.name} master {link.master}"
         if link.hairpin:
@@ -159,7 +161,8 @@ class _Shell:
 
 
 def _basics(link: Link) -> str:
-    return f"{link.name} mtu {link.mtu}" + (f" address {link.mac}" if link.mac else "")
+    mtu = f" mtu {link.mtu}" if link.kind != "bridge" else ""
+    return f"{link.name}{mtu}" + (f" address {link.mac}" if link.mac else "")
 
 
 def _kind(link: Link) -> str:

@@ -32,8 +32,7 @@ MAC = "02:00:00:00:00:77"
 def kernel(machine: Mapping[str, NamespaceState], ops: tuple[Op, ...]) -> dict[str, NamespaceState]:
     """What real namespaces hold after `ops`, typed one after the other into a shell with a private /run."""
     lines = ["set -e", "mount -t tmpfs tmpfs /run", *(line for op in ops for line in commands(op))]
-    for name in machine:
-        lines.append(f"ip netns exec {name} {sys.executable} -c '{DUMP}' {name}; echo ----")
+    lines += [f"ip netns exec {name} {sys.executable} -c '{DUMP}' {name}; echo ----" for name in machine]
     words = ["unshare", "--net", "--mount", "sh"]
     done = subprocess.run(
         words, input="\n".join(lines), capture_output=True, text=True, timeout=60, check=False
@@ -62,6 +61,7 @@ W2_UPLINK = Link("w2", "veth", 1500)
         [Op("delete", "w1", FLANNEL)],
         [Op("delete", "fabric", W2_UPLINK)],  # takes eth0 of w2 along, and that flannel.1
         [Op("delete", "default.p1", Link("eth0", "veth", 1450, peer=Peer("w1", "vethpod")))],
+        [Op("delete", "w1", Link("vethpod", "veth", 1450))],  # the same, from the other end
         [Op("change", "w1", replace(FLANNEL, mac=MAC))],  # flushes neighbours, permanent ones too
         [Op("change", "w1", replace(FLANNEL, up=False))],
         [Op("change", "w1", replace(CNI0, mtu=1400))],

@@ -114,7 +114,8 @@ def test_a_namespace_goes_with_all_it_holds_and_the_far_ends_of_its_links() -> N
         (
             ("w1", CNI0),
             [
-                "ip -n w1 link add cni0 mtu 1450 address 02:00:00:00:00:02 type bridge mcast_snooping 0",
+                "ip -n w1 link add cni0 address 02:00:00:00:00:02 type bridge mcast_snooping 0",
+                "ip -n w1 link set cni0 mtu 1450",
                 "ip -n w1 link set cni0 up",
                 "ip -n w1 link set vetha mtu 1450 address 02:00:00:00:00:04 master cni0",
                 "bridge -n w1 link set dev vetha hairpin on",

@@ -104,7 +104,11 @@ NEIGHBOUR, FDB = Neighbour("eth0", "10.0.0.1", MAC), FdbEntry("flannel.1", MAC, 
         (
             "add",
             Link("cni0", "bridge", 1450),
-            [f"{IN} link add cni0 mtu 1450 type bridge mcast_snooping 0", f"{IN} link set cni0 up"],
+            [
+                f"{IN} link add cni0 type bridge mcast_snooping 0",
+                f"{IN} link set cni0 mtu 1450",
+                f"{IN} link set cni0 up",
+            ],
         ),
         (
             "add",
