@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import select
 import socket
+import struct
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from nsk8s.kernel.namespaces import inside
 
 ETH_P_ALL = 3
 SO_RCVBUFFORCE = 33
+SOL_PACKET, PACKET_ADD_MEMBERSHIP, PACKET_MR_PROMISC = 263, 1, 1
 BUFFER = 8 * 1024 * 1024
 VXLAN_PORT = 8472
 """Linux's own, which flannel keeps (IANA's is 4789)."""
@@ -100,14 +102,24 @@ class Witness:
         self.interface = interface
         self.seen: list[Frame] = []
         self._keep = keep
-        with inside(namespace, "net"):  # protocol 0: nothing arrives before the socket is bound
-            self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
+        protocol = 0 if interface else socket.htons(ETH_P_ALL)  # 0: nothing arrives before it is bound
+        with inside(namespace, "net"):
+            self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, protocol)
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER)
-            self._socket.bind((interface, ETH_P_ALL))
+            if interface:
+                self._socket.bind((interface, ETH_P_ALL))
+                self._promiscuous()
         except OSError:
             self._socket.close()
             raise
+
+    def _promiscuous(self) -> None:
+        """As tcpdump does: a bridge shows what it forwards between its ports only if it is."""
+        with inside(self.namespace, "net"):
+            index = socket.if_nametoindex(self.interface)
+        membership = struct.pack("iHH8s", index, PACKET_MR_PROMISC, 0, b"")
+        self._socket.setsockopt(SOL_PACKET, PACKET_ADD_MEMBERSHIP, membership)
 
     def __enter__(self) -> Witness:
         return self

@@ -115,7 +115,7 @@ def test_row_23_target_ports_by_name_differ_from_pod_to_pod(lab: Scenario) -> No
 
 def test_row_24_one_port_number_for_tcp_and_udp(lab: Scenario) -> None:
     ip = lab.cluster_ip("both")
-    assert client_seen(lab, "default.client", ip, 5000)["pod"] == "a1"
+    assert client_seen(lab, "default.client", ip, 5000)["pod"] == "b1"
     with lab.capture("default.b1", "eth0") as udp:
         assert lab.udp("default.client", ip, 5000, "hello") == "hello"
         assert udp.wait_for(lambda p: p.kind == "udp" and p.dport == 9090).src == lab.ip("client")
