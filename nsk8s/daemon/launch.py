@@ -75,26 +75,36 @@ def _spawn(paths: ClusterPaths, holder: holders.Holder) -> None:
     log = os.open(paths.daemon_log, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
     try:
         child = os.fork()
-        if child == 0:  # only exec from here on: the child joins the cluster and is born again inside
-            try:
-                os.setsid()
-                holder.join()
-                subprocess.Popen(
-                    [sys.executable, "-m", "nsk8s.daemon", paths.cluster, str(told)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    pass_fds=(told,),
-                    cwd="/",
-                )
-            finally:
-                os._exit(0)
+        if child == 0:
+            _be_born(paths, holder, log, told)
         os.close(told)
         os.waitpid(child, 0)
         _await(paths, ready)
     finally:
         os.close(ready)
         os.close(log)
+
+
+def _be_born(paths: ClusterPaths, holder: holders.Holder, log: int, told: int) -> None:
+    """Start the daemon as a child of the holder: whose parent is outside the PID namespace would be left
+    to the host's init, and be a zombie for as long as that takes to reap it."""
+    try:
+        os.setsid()
+        holder.join()
+        inside = os.fork()
+        if inside == 0:
+            subprocess.Popen(
+                [sys.executable, "-m", "nsk8s.daemon", paths.cluster, str(told)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=(told,),
+                cwd="/",
+            )
+        else:
+            os.waitpid(inside, 0)
+    finally:
+        os._exit(0)
 
 
 def _await(paths: ClusterPaths, ready: int) -> None:
