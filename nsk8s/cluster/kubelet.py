@@ -77,14 +77,16 @@ class Kubelet:
             worker = self._workers[meta.uid] = PodWorker(obj, view)
             restore(worker, exists, containers, now, stamp)
             self._names[meta.namespace, meta.name] = meta.uid
-            if not view.terminal and (exists or self._fits(view)):
+            if exists or (not view.terminal and self._fits(view)):
                 self._held[meta.uid] = (view.spec.nodeName, worker.ip)
-            self._set_wanted(worker, worker.view)
             if exists and view.terminal:
+                if not view.spec.hostNetwork:
+                    self._ipam.claim(view.spec.nodeName, worker.ip)
                 worker.sandbox = "removing"
                 commands.append(RemoveSandbox(worker.uid, worker.namespace, worker.name))
             elif not view.terminal and not (self._fits(view) if exists else self._never_ran(worker)):
                 commands += self._lose(worker, now, stamp)
+            self._set_wanted(worker, worker.view)
             self._told_to_go(worker, obj, now)
             self._dirty[worker.uid] = None
         commands += [
