@@ -22,13 +22,14 @@ from nsk8s.linux.values import NamespaceState
 
 class Loop:
     """The decisions of one cluster with one topology. After a restart, or when the topology has
-    changed, a new Loop over the same store `adopt`s what runs."""
+    changed, a new Loop over the same store `adopt`s what runs. `system` is what the nodes say of the machine
+    they stand on (see `Control`)."""
 
-    def __init__(self, store: Store, topology: Topology) -> None:
+    def __init__(self, store: Store, topology: Topology, system: Mapping[str, str] | None = None) -> None:
         self.store = store
         self.topology = topology
         self.registry = Registry(store, topology)
-        self.control = Control(store, self.registry, topology)
+        self.control = Control(store, self.registry, topology, system)
         self.kubelet = Kubelet(store, topology, Ipam(topology, self.pods()))
         self._compiler = Compiler(topology)
 

@@ -72,7 +72,7 @@ class Runtime:
         self._paths = paths
         self._network = network
         self._post = post
-        self._standins = StandIns(paths)
+        self._standins = StandIns(paths, self._lost)
         self._runs: dict[Key, Run] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._find = find
@@ -131,8 +131,21 @@ class Runtime:
                 process.close()
                 continue
             self._watch((pod, container), Run(int(number), process))
+        if not self._paths.standins.exists():  # nobody has served yet: no need to wait for it
+            self.warm()
+            return self._ids()
         for pod, container, attempt in await self._standins.start():
             self._runs.setdefault((pod, container), Run(attempt))
+        return self._ids()
+
+    def warm(self) -> None:
+        """Start the stand-in server now, beside other work; it will be needed."""
+        self._spawn(self._warm())
+
+    async def _warm(self) -> None:
+        await self._standins.start()
+
+    def _ids(self) -> dict[Key, str]:
         return {key: container_id(*key, run.attempt) for key, run in self._runs.items()}
 
     def place(self, pod: Pod, container: Container | None = None) -> Inside:
@@ -201,6 +214,7 @@ class Runtime:
                     hostname=podfiles.hostname(pod),
                     ip=pod.status.podIP,
                     log=os.fspath(self._paths.log(command.pod, command.container.name, command.attempt)),
+                    image=command.container.image,
                 )
             )
         try:
@@ -215,6 +229,11 @@ class Runtime:
             if why is not None:
                 self._runs.pop((command.pod, container), None)
                 self._post(ContainerExited(command.pod, container, 1, "Error", why))
+
+    def _lost(self, key: Key, why: str) -> None:
+        """The stand-in server died, and its successor could not take this one over."""
+        if self._runs.pop(key, None):
+            self._post(ContainerExited(*key, 137, "Error", why))
 
     async def _withdraw(self, stops: list[StopContainer]) -> None:
         keys = [(command.pod, command.container) for command in stops]

@@ -15,6 +15,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from nsk8s.api import cluster as clusters
@@ -33,6 +34,7 @@ from nsk8s.cluster.lifecycle import (
 )
 from nsk8s.cluster.store import Change, Key, Store, key_of
 from nsk8s.daemon.bringup import Applied, Readiness, apply_all, readiness
+from nsk8s.daemon.hardware import system
 from nsk8s.daemon.journal import SqliteJournal
 from nsk8s.daemon.loop import Loop
 from nsk8s.daemon.network import Network, Plan, Share
@@ -81,7 +83,7 @@ class Daemon:
         self.store = store
         self.network = Network(machine)
         self.runtime = Runtime(paths, self.network, self.post, self._pod)
-        self.loop = Loop(store, self._topology())
+        self.loop = Loop(store, self._topology(), system())
         self.api = ApiServer(store, self.loop.registry, self.turn)
         self._events: list[Event] = []
         self._creating: dict[str, str] = {}
@@ -166,7 +168,7 @@ class Daemon:
             removing, self._removing = self._removing, {}
             self.runtime.leave(removing)
             try:
-                await self.network.reach(self.plan())
+                await self.network.reach(self.plan(), partial(self._made, creating))
             except NsK8sError as error:
                 log.error("%s", error)
                 for pod in creating:
@@ -178,13 +180,19 @@ class Daemon:
             if frontends != self._frontends:
                 self._frontends = frontends
                 await self.network.forget_udp(frontends)
-            for pod in creating:
-                self.post(SandboxCreated(pod))
+            self._made(creating, list(creating.values()))
             for pod in removing:
                 self.post(SandboxRemoved(pod))
             if not self._dirty.is_set() and not self._events:
                 self._idle.set()
                 self._announce(())
+
+    def _made(self, creating: dict[str, str], names: Iterable[str]) -> None:
+        """Sandboxes exist; those that are waited for are no longer."""
+        there = set(names)
+        for pod in [pod for pod, name in creating.items() if name in there]:
+            del creating[pod]
+            self.post(SandboxCreated(pod))
 
     async def watch(self) -> None:
         """Look from time to time whether the kernel still holds what it should."""
@@ -268,7 +276,7 @@ class Daemon:
                 self.store.create(CLUSTERS, {**cluster, "metadata": meta})
             else:
                 self.store.update(CLUSTERS, {**old, "spec": cluster.get("spec")})
-            loop = Loop(self.store, topology)
+            loop = Loop(self.store, topology, system())
             loop.control.settle(time.time())  # namespaces and nodes first
         applied = apply_all(loop.registry, self.store, objects, previous)
         verdicts = {"created", "unchanged", "configured"}
@@ -332,6 +340,8 @@ async def serve(paths: ClusterPaths, told: int) -> None:
     daemon.api.route("GET", "/nsk8s/v1/target", daemon.runtime.target)
     if daemon.loop.topology.nodes:
         await daemon.adopt()
+    else:
+        daemon.runtime.warm()
     await daemon.api.listen(paths.socket)
     daemon.spawn("network", daemon.follow())
     daemon.spawn("watch", daemon.watch())
