@@ -15,7 +15,6 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 from nsk8s.api import cluster as clusters
@@ -168,7 +167,7 @@ class Daemon:
             removing, self._removing = self._removing, {}
             self.runtime.leave(removing)
             try:
-                await self.network.reach(self.plan(), partial(self._made, creating))
+                await self.network.reach(self.plan())
             except NsK8sError as error:
                 log.error("%s", error)
                 for pod in creating:
@@ -180,19 +179,13 @@ class Daemon:
             if frontends != self._frontends:
                 self._frontends = frontends
                 await self.network.forget_udp(frontends)
-            self._made(creating, list(creating.values()))
+            for pod in creating:
+                self.post(SandboxCreated(pod))
             for pod in removing:
                 self.post(SandboxRemoved(pod))
             if not self._dirty.is_set() and not self._events:
                 self._idle.set()
                 self._announce(())
-
-    def _made(self, creating: dict[str, str], names: Iterable[str]) -> None:
-        """Sandboxes exist; those that are waited for are no longer."""
-        there = set(names)
-        for pod in [pod for pod, name in creating.items() if name in there]:
-            del creating[pod]
-            self.post(SandboxCreated(pod))
 
     async def watch(self) -> None:
         """Look from time to time whether the kernel still holds what it should."""
