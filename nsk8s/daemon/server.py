@@ -88,6 +88,7 @@ class Daemon:
         self._creating: dict[str, str] = {}
         self._removing: dict[str, str] = {}
         self._frontends: Frontends = {}
+        self._kernel = asyncio.Lock()
         self._dirty = asyncio.Event()
         self._idle = asyncio.Event()
         self._turned = asyncio.Event()
@@ -167,7 +168,8 @@ class Daemon:
             removing, self._removing = self._removing, {}
             self.runtime.leave(removing)
             try:
-                await self.network.reach(self.plan())
+                async with self._kernel:
+                    await self.network.reach(self.plan())
             except NsK8sError as error:
                 log.error("%s", error)
                 for pod in creating:
@@ -201,14 +203,15 @@ class Daemon:
 
     async def compare(self, *, everything: bool) -> int:
         """Repair what the kernel no longer holds of the plan; returns how many operations it took."""
-        plan = self.plan()
-        names = [n for n in plan.states if everything or n not in plan.tags]
-        died = await self.network.died(plan)
-        for pod in died:
-            self.post(SandboxDied(pod))
-        if died:
-            return len(died)
-        return await self.network.compare(plan, names)
+        async with self._kernel:  # a plan that is older than the kernel's state would undo what is new
+            plan = self.plan()
+            names = [n for n in plan.states if everything or n not in plan.tags]
+            died = await self.network.died(plan)
+            for pod in died:
+                self.post(SandboxDied(pod))
+            if died:
+                return len(died)
+            return await self.network.compare(plan, names)
 
     async def adopt(self) -> None:
         """Take over what runs: after a restart, and when the topology has changed."""
