@@ -71,12 +71,6 @@ class Ipam:
         span.last = offset
         return str(IPv4Address(span.base + FIRST + offset))
 
-    def claim(self, node: str, ip: str) -> None:
-        """`ip` is still in use though its pod has ended: its sandbox is not gone yet."""
-        found = self._find(node, ip)
-        if found is not None:
-            found[0].used.add(found[1])
-
     def release(self, node: str, ip: str) -> None:
         """`ip` is free again. Releasing what is not in use is not an error."""
         found = self._find(node, ip)

@@ -50,6 +50,7 @@ class Kubelet:
         self._dirty: dict[str, None] = {}
         self._names: dict[tuple[str, str], str] = {}
         self._held: dict[str, tuple[str, str]] = {}
+        self._leaving: dict[tuple[str, str], str] = {}
         self._starved: dict[str, dict[str, None]] = {}
         self._alarms: list[tuple[float, str]] = []
         self._alarm: dict[str, float] = {}
@@ -77,11 +78,10 @@ class Kubelet:
             worker = self._workers[meta.uid] = PodWorker(obj, view)
             restore(worker, exists, containers, now, stamp)
             self._names[meta.namespace, meta.name] = meta.uid
-            if exists or (not view.terminal and self._fits(view)):
+            if not view.terminal and (exists or self._fits(view)):
                 self._held[meta.uid] = (view.spec.nodeName, worker.ip)
             if exists and view.terminal:
-                if not view.spec.hostNetwork:
-                    self._ipam.claim(view.spec.nodeName, worker.ip)
+                self._leaving[view.spec.nodeName, worker.ip] = worker.uid
                 worker.sandbox = "removing"
                 commands.append(RemoveSandbox(worker.uid, worker.namespace, worker.name))
             elif not view.terminal and not (self._fits(view) if exists else self._never_ran(worker)):
@@ -249,12 +249,14 @@ class Kubelet:
         """Give the pod an address, say so, and have its sandbox made. While an earlier pod of the same
         name is on its way out it waits: their namespaces would have one name."""
         name = (worker.namespace, worker.name)
+        if worker.uid not in self._held:
+            worker.ip = ""  # that of its last sandbox may be another pod's by now
         if self._names.get(name, worker.uid) != worker.uid:
             return None
         node = self._nodes[worker.view.spec.nodeName]
         if worker.uid not in self._held:
             try:
-                ip = node.address if worker.view.spec.hostNetwork else self._ipam.allocate(node.name)
+                ip = node.address if worker.view.spec.hostNetwork else self._allocate(node.name)
             except AddressesExhausted as error:
                 worker.why = error.message
                 self._starved.setdefault(node.name, {})[worker.uid] = None
@@ -271,6 +273,13 @@ class Kubelet:
         worker.view = view
         self._set_wanted(worker, view)
         return CreateSandbox(worker.uid, worker.namespace, worker.name, view)
+
+    def _allocate(self, node: str) -> str:
+        """A free address. Those of pods that had ended before a restart count as free with the Ipam, though
+        their sandboxes may still be on their way out: they stay taken until these are gone."""
+        while (leaver := self._leaving.pop((node, ip := self._ipam.allocate(node)), None)) is not None:
+            self._held[leaver] = (node, ip)
+        return ip
 
     def _failed(self, worker: PodWorker, why: str, now: float) -> None:
         if worker.sandbox == "creating":
@@ -291,6 +300,7 @@ class Kubelet:
     def _release(self, worker: PodWorker) -> None:
         """Nothing of the sandbox is left: its address and its name are free for others."""
         worker.sandbox = "none"
+        self._leaving.pop((worker.view.spec.nodeName, worker.ip), None)
         held = self._held.pop(worker.uid, None)
         if held is not None and not worker.view.spec.hostNetwork:
             self._ipam.release(*held)
@@ -331,6 +341,9 @@ class Kubelet:
         old: Obj = obj.get("status") or {}
         host = self._nodes[worker.view.spec.nodeName].address
         new = {**old, **status(worker, host, stamp)}
+        if not worker.ip:
+            new.pop("podIP", None)
+            new.pop("podIPs", None)
         if new != old:
             worker.obj = self._store.update("pods", {**obj, "status": new}, generation=False)
 

@@ -18,6 +18,7 @@ from nsk8s.cluster.lifecycle import (
     CreateSandbox,
     Event,
     ProbeFinished,
+    ProbeKind,
     RemoveSandbox,
     RunProbe,
     SandboxCreated,
@@ -112,7 +113,7 @@ class Dialogue:
         reason = "Error" if code else "Completed"
         return self.tell(ContainerExited(self.uid(name), container, code, reason, message))
 
-    def probed(self, kind: Any, ok: bool, container: str = "c", name: str = "p") -> list[str]:
+    def probed(self, kind: ProbeKind, ok: bool, container: str = "c", name: str = "p") -> list[str]:
         return self.tell(ProbeFinished(self.uid(name), container, kind, ok, ""))
 
     # --- what there is --------------------------------------------------------------------------------
@@ -171,7 +172,7 @@ def words(command: Command) -> str:
             return f"{command.kind} {command.container} {command.ip}:{command.port}"
 
 
-def pod(name: str = "p", node: str = "w1", **spec: Any) -> Obj:
+def pod(name: str = "p", node: str = "w1", **spec: Any) -> Obj:  # noqa: ANN401 - JSON
     """A pod with one container `c`, on a node."""
     given = {"containers": [{"name": "c", "image": "nginx"}], "nodeName": node, **spec}
     return {
@@ -182,11 +183,11 @@ def pod(name: str = "p", node: str = "w1", **spec: Any) -> Obj:
     }
 
 
-def container(name: str = "c", **fields: Any) -> Obj:
+def container(name: str = "c", **fields: Any) -> Obj:  # noqa: ANN401 - JSON
     return {"name": name, "image": "nginx", **fields}
 
 
-def running(**spec: Any) -> Dialogue:
+def running(**spec: Any) -> Dialogue:  # noqa: ANN401 - JSON
     """A dialogue with one pod whose containers all run."""
     d = Dialogue()
     d.create(pod(**spec))

@@ -260,6 +260,20 @@ def test_a_sandbox_that_died_is_made_anew() -> None:
     assert d.container()["lastState"]["terminated"]["exitCode"] == 137
 
 
+def test_an_address_lost_to_another_pod_is_no_longer_shown() -> None:
+    d = Dialogue(three_nodes(w1={"pod_cidr": "10.244.1.0/30"}))
+    d.create(pod())
+    d.create(pod("q"))
+    uid = d.uid()
+    d.died()
+    d.removed(uid)
+    assert d.wanted() == ["q"]
+    assert d.status("q")["podIP"] == "10.244.1.2"
+    assert "podIP" not in d.status()
+    assert d.restart({d.uid("q")}) == ["start q/c #0"]
+    assert d.wanted() == ["q"]
+
+
 def test_a_pod_that_never_restarts_gets_no_new_sandbox() -> None:
     d = running(restartPolicy="Never")
     assert d.died() == ["remove p"]

@@ -6,13 +6,14 @@ from typing import Any
 
 from tests.unit.cluster.kubelets import Dialogue, container, pod, running
 
-HTTP = {"httpGet": {"path": "/", "port": 80}}
+HTTP: dict[str, Any] = {"httpGet": {"path": "/", "port": 80}}
 
 
-def probed(kind: str, **fields: Any) -> Dialogue:
+def probed(kind: str, **fields: Any) -> Dialogue:  # noqa: ANN401 - JSON
     """A pod whose container has one probe, just started."""
     probe = {**HTTP, **fields}
-    return running(containers=[container(**{f"{kind}Probe": probe})], terminationGracePeriodSeconds=7)
+    probed_container = {**container(), f"{kind}Probe": probe}
+    return running(containers=[probed_container], terminationGracePeriodSeconds=7)
 
 
 # --- restarts -----------------------------------------------------------------------------------------
