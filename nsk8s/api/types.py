@@ -67,10 +67,18 @@ class ContainerPort(Struct, frozen=True):
     hostIP: str = ""
 
 
+class ObjectFieldSelector(Struct, frozen=True):
+    fieldPath: str = ""
+
+
+class EnvVarSource(Struct, frozen=True):
+    fieldRef: ObjectFieldSelector | None = None
+
+
 class EnvVar(Struct, frozen=True):
     name: str = ""
     value: str = ""
-    valueFrom: Any = None
+    valueFrom: EnvVarSource | None = None
 
 
 class ExecAction(Struct, frozen=True):
@@ -146,6 +154,7 @@ class PodSpec(Struct, frozen=True):
     subdomain: str = ""
     hostAliases: tuple[HostAlias, ...] = ()
     restartPolicy: str = "Always"
+    serviceAccountName: str = ""
     terminationGracePeriodSeconds: int | None = None
     dnsPolicy: str = "ClusterFirst"
 

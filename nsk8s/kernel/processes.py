@@ -156,7 +156,7 @@ def spawn(
         words += ["--chdir", place.workdir or "/", "--clearenv"]
         for name, value in env.items():
             words += ["--setenv", name, value]
-        arguments = kept(_memory("\0".join(words)))
+        arguments = kept(_memory("".join(f"{word}\0" for word in words)))
         source = _endless() if stdin_open else (os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC),)
         fds = [output, status, tell, gate, arguments, *files.values(), *map(kept, source)]
         actions: list[tuple[int, int, int]] = [(os.POSIX_SPAWN_DUP2, fd, fd) for fd in fds]

@@ -62,8 +62,34 @@ def files(pod: Pod, dns: str) -> dict[str, str]:
 
 
 def environment(pod: Pod, container: Container) -> dict[str, str]:
-    """The container's environment: HOSTNAME, and what it asks for, with ``$(NAME)`` expanded."""
+    """The container's environment: HOSTNAME, and what it asks for, with ``$(NAME)`` expanded. A variable
+    from a source that nsk8s does not know (ConfigMaps, Secrets, resources) is left out."""
     env = {"HOSTNAME": pod.spec.nodeName if pod.spec.hostNetwork else hostname(pod)}
     for variable in container.env:
-        env[variable.name] = expand((variable.value,), env)[0]
+        source = variable.valueFrom
+        if source is None:
+            env[variable.name] = expand((variable.value,), env)[0]
+        elif source.fieldRef is not None:
+            env[variable.name] = field(pod, source.fieldRef.fieldPath)
     return env
+
+
+def field(pod: Pod, path: str) -> str:
+    """What the downward API says of a pod at `path`; "" where it has nothing to say (pkg/fieldpath)."""
+    meta, spec, status = pod.metadata, pod.spec, pod.status
+    name, bracket, rest = path.partition("['")
+    key = rest.removesuffix("']")
+    if bracket:
+        maps = {"metadata.labels": meta.labels, "metadata.annotations": meta.annotations}
+        return maps.get(name, {}).get(key, "")
+    return {
+        "metadata.name": meta.name,
+        "metadata.namespace": meta.namespace,
+        "metadata.uid": meta.uid,
+        "spec.nodeName": spec.nodeName,
+        "spec.serviceAccountName": spec.serviceAccountName,
+        "status.hostIP": status.hostIP,
+        "status.hostIPs": status.hostIP,
+        "status.podIP": status.podIP,
+        "status.podIPs": status.podIP,
+    }.get(path, "")
