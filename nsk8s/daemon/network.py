@@ -16,9 +16,9 @@ from typing import NamedTuple, TypeVar
 from nsk8s.dataplane.compiler import OWN_CHAINS
 from nsk8s.errors import KernelError
 from nsk8s.kernel.conntrack import Frontends
-from nsk8s.kernel.machine import Machine
+from nsk8s.kernel.machine import Machine, Sandbox
 from nsk8s.linux.state import diff, ours
-from nsk8s.linux.values import NamespaceState, Op
+from nsk8s.linux.values import NamespaceState
 
 T = TypeVar("T")
 States = Mapping[str, NamespaceState]
@@ -50,14 +50,15 @@ class Network:
         self._applied: dict[str, NamespaceState] = {}
         self._shared: dict[str, Share] = {}
         self._generations: dict[str, int | None] = {}
+        self._unsure = True  # nobody has looked yet at what an earlier control plane may have left
 
     async def in_kernel(self, work: Callable[[], T]) -> T:
         """Run blocking `work` in the kernel thread, after what is queued there already."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
-    async def reach(self, plan: Plan) -> Iterable[Op]:
-        """Bring the kernel from what was last applied to `plan`; returns the operations it took."""
-        return await self.in_kernel(lambda: self._reach(plan))
+    async def reach(self, plan: Plan) -> None:
+        """Bring the kernel from what was last applied to `plan`; the first time, from what is there."""
+        await self.in_kernel(lambda: self._reach(plan))
 
     async def compare(self, plan: Plan, names: Iterable[str]) -> int:
         """Look at what the kernel really holds in `names` and repair what differs from `plan`.
@@ -80,11 +81,12 @@ class Network:
 
     # --- in the kernel thread -----------------------------------------------------------------------
 
-    def _reach(self, plan: Plan) -> tuple[Op, ...]:
+    def _reach(self, plan: Plan) -> None:
         changed = {n for n, state in plan.states.items() if self._applied.get(n) is not state}
         gone = [n for n in self._applied if n not in plan.states]
-        ops: tuple[Op, ...] = ()
-        if changed or gone:
+        if self._unsure:
+            self._compare(plan, [])
+        elif changed or gone:
             names = changed | _outer(changed, plan.states)
             before = {n: self._applied[n] for n in [*names, *gone] if n in self._applied}
             ops = diff(before, {n: s for n, s in plan.states.items() if n in names})
@@ -92,26 +94,31 @@ class Network:
                 self.machine.apply(ops, plan.tags)
             except KernelError:
                 # Memory and kernel disagree: look, and do what is really missing. Again refused is real.
-                self._applied = {n: s for n, s in self._applied.items() if n not in gone}
                 self._compare(plan, list(names))
             else:
                 self._remember(plan.states, names)
-            for name in gone:
-                self._applied.pop(name, None)
+        for name in gone:
+            self._applied.pop(name, None)
         self._share(plan)
-        return ops
 
     def _died(self, plan: Plan) -> list[str]:
         existing = self.machine.sandboxes()
-        held = [(name, tag) for name, tag in plan.tags.items() if name in self._applied]
-        held += [(name, share.tag) for name, share in plan.shares.items() if name in self._shared]
         found = []
-        for name, tag in held:
-            if name not in existing or existing[name].tag != tag:
+        for name, tag in plan.tags.items():
+            if name in self._applied and (name not in existing or existing[name].tag != tag):
                 found.append(tag)
-                self._applied.pop(name, None)
-                self._shared.pop(name, None)
+                del self._applied[name]
+        for name, share in plan.shares.items():
+            if name in self._shared and not self._holds(existing, name, share):
+                found.append(share.tag)
+                del self._shared[name]
         return found
+
+    def _holds(self, existing: Mapping[str, Sandbox], name: str, share: Share) -> bool:
+        """Whether a hostNetwork pod's sandbox is there, and still in the network of its node: a node that
+        had to be made anew has another one."""
+        there = name in existing and existing[name].tag == share.tag and share.node in existing
+        return there and self.machine.network(name) == self.machine.network(share.node)
 
     def _share(self, plan: Plan) -> None:
         ended = [n for n, share in self._shared.items() if plan.shares.get(n) != share]
@@ -123,12 +130,18 @@ class Network:
         self._shared = dict(plan.shares)
 
     def _compare(self, plan: Plan, names: list[str]) -> int:
+        if self._unsure:
+            names = list(plan.states)
         existing = self.machine.sandboxes()
-        stray = [n for n in existing if n not in plan.states and n not in plan.shares]
+        tags = {**plan.tags, **{name: share.tag for name, share in plan.shares.items()}}
+        wanted = plan.states.keys() | plan.shares.keys()
+        stray = [n for n, one in existing.items() if n not in wanted or one.tag != tags.get(n, "")]
         if stray:
             self.machine.remove(stray)
-        self._shared = {n: s for n, s in self._shared.items() if n in existing}
+            existing = {n: one for n, one in existing.items() if n not in stray}
+        self._shared = {n: s for n, s in plan.shares.items() if n in existing}
         self._applied = {n: s for n, s in self._applied.items() if n in existing or n == ""}
+        self._unsure = True
         present = [n for n in names if n in existing or n == ""]
         actual = self._observe(plan, present)
         broken = {n for n in names if actual.get(n) != plan.states[n]}
@@ -145,6 +158,7 @@ class Network:
         else:
             ops = ()
         self._remember(plan.states, present)
+        self._unsure = False
         self._share(plan)
         return len(ops) + len(stray)
 

@@ -13,9 +13,9 @@ import os
 import random
 import time
 import uuid
-from collections.abc import AsyncIterator, Coroutine, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Set
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from nsk8s.api import cluster as clusters
 from nsk8s.api.topology import Topology
@@ -72,6 +72,13 @@ def new_store(paths: ClusterPaths) -> Store:
         suffix=lambda: "".join(source.choices(SUFFIX_LETTERS, k=5)),
         now=lambda: datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     )
+
+
+class Found(NamedTuple):
+    """What runs already: the pods (UIDs) that have a sandbox, and the ids of containers by pod and name."""
+
+    sandboxes: Set[str]
+    containers: Mapping[tuple[str, str], str]
 
 
 class Daemon:
@@ -204,25 +211,28 @@ class Daemon:
     async def compare(self, *, everything: bool) -> int:
         """Repair what the kernel no longer holds of the plan; returns how many operations it took."""
         async with self._kernel:  # a plan that is older than the kernel's state would undo what is new
-            plan = self.plan()
-            names = [n for n in plan.states if everything or n not in plan.tags]
-            died = await self.network.died(plan)
+            died = await self.network.died(self.plan())
             for pod in died:
                 self.post(SandboxDied(pod))
             if died:
-                return len(died)
-            return await self.network.compare(plan, names)
+                self._turn()
+            plan = self.plan()
+            names = [n for n in plan.states if everything or n not in plan.tags]
+            return len(died) + await self.network.compare(plan, names)
 
-    async def adopt(self) -> None:
+    async def look(self) -> Found:
+        """What runs already."""
+        existing = await self.network.in_kernel(self.network.machine.sandboxes)
+        containers = await self.runtime.running()
+        return Found({sandbox.tag for sandbox in existing.values() if sandbox.tag}, containers)
+
+    def adopt(self, found: Found) -> None:
         """Take over what runs: after a restart, and when the topology has changed."""
         topology = self.loop.topology
         self.runtime.catalogue = topology.images
         self.runtime.nodes = {node.name for node in topology.nodes}
         self.runtime.clients = {client.name for client in topology.clients}
-        existing = await self.network.in_kernel(self.network.machine.sandboxes)
-        containers = await self.runtime.running()
-        sandboxes = {sandbox.tag for sandbox in existing.values() if sandbox.tag}
-        self._dispatch(self.loop.adopt(sandboxes, containers, time.time()))
+        self._dispatch(self.loop.adopt(found.sandboxes, found.containers, time.time()))
         self._touch()
         self._turn()
 
@@ -263,11 +273,13 @@ class Daemon:
     async def _apply(self, cluster: Obj, topology: Topology, objects: list[Obj]) -> list[Applied]:
         """Apply the Cluster document and the objects, all or nothing."""
         name = self.paths.cluster
+        # Nothing may come between what follows: no other request, no turn of the old loop, no Ctrl-C.
+        found = await self.look() if self._differs(cluster) else None
         old = self.store.get(CLUSTERS, "", name)
         previous = [Key(*key) for key in (old or {}).get("status", {}).get("applied", ())]
         meta = {**cluster["metadata"], "name": name}
         loop = self.loop
-        if old is None or old.get("spec") != cluster.get("spec"):
+        if found is not None:
             if old is None:
                 self.store.create(CLUSTERS, {**cluster, "metadata": meta})
             else:
@@ -279,15 +291,19 @@ class Daemon:
         keys = [list(one.key) for one in applied if one.verdict in verdicts]
         stored = self.store.find(CLUSTERS, "", name)
         self.store.update(CLUSTERS, {**stored, "status": {"applied": keys}}, generation=False)
-        if loop is not self.loop:
+        if found is not None:
             self.loop = loop
             self.api.registry = loop.registry
-            await self.adopt()
+            self.adopt(found)
             verdict = "created" if old is None else "configured"
             applied.insert(0, Applied(key_of(CLUSTERS, stored), verdict))
         else:
             self._turn()
         return applied
+
+    def _differs(self, cluster: Obj) -> bool:
+        stored = self.store.get(CLUSTERS, "", self.paths.cluster)
+        return stored is None or stored.get("spec") != cluster.get("spec")
 
     def _pod(self, namespace: str, name: str) -> Pod:
         self.store.find("pods", namespace, name)
@@ -335,7 +351,7 @@ async def serve(paths: ClusterPaths, told: int) -> None:
     daemon.api.route("GET", "/nsk8s/v1/cluster", daemon.describe)
     daemon.api.route("GET", "/nsk8s/v1/target", daemon.runtime.target)
     if daemon.loop.topology.nodes:
-        await daemon.adopt()
+        daemon.adopt(await daemon.look())
     else:
         daemon.runtime.warm()
     await daemon.api.listen(paths.socket)

@@ -8,6 +8,7 @@ mount namespaces (`Holder.join`, then fork); pids are meant as they count in the
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
@@ -74,6 +75,14 @@ class Machine:
         if found is None:
             raise KernelError(errno.ENOENT, f"ip netns pids {self._prefix}{name}", name)
         return found.pid
+
+    def network(self, name: str) -> int:
+        """Which network namespace a sandbox has, as the kernel numbers them; KernelError if there is no such
+        sandbox."""
+        try:
+            return os.stat(f"/proc/{self.pid(name)}/ns/net").st_ino
+        except OSError as error:
+            raise _refused(error, f"ip netns pids {self._prefix}{name}", name) from error
 
     def enter(self, name: str) -> AbstractContextManager[None]:
         """Run a block in a namespace's network: sockets made there stay there. Raises FileNotFoundError."""
