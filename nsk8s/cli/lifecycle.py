@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nsk8s.errors import ClusterGone, HostError, NsK8sError, Timeout, UserError
+from nsk8s.errors import ApiError, ClusterGone, HostError, NsK8sError, Timeout, UserError
 from nsk8s.paths import ClusterPaths
 
 if TYPE_CHECKING:
@@ -58,19 +58,26 @@ def up(files: tuple[str, ...], dry_run: bool, wait_timeout: float, progress: str
     need_root()
     from nsk8s.client import Client
     from nsk8s.daemon import launch
+    from nsk8s.kernel import holder
 
     new = launch.ensure(paths, create=True)
     show = Progress(progress)
     done: dict[str, Any] = {}
     body["wait"] = wait_timeout
-    for line in Client(paths).stream("POST", "/nsk8s/v1/up", body):
-        if "applied" in line:
-            show.result(line["applied"])
-        elif "progress" in line:
-            show.progress(line["progress"])
-        elif "done" in line:
-            done = line["done"]
-    show.end()
+    try:
+        for line in Client(paths).stream("POST", "/nsk8s/v1/up", body):
+            if "applied" in line:
+                show.result(line["applied"])
+            elif "progress" in line:
+                show.progress(line["progress"])
+            elif "done" in line:
+                done = line["done"]
+    except ApiError:  # refused as a whole
+        if new:
+            holder.down(paths)
+        raise
+    finally:
+        show.end()
     if wanted.ignored and new:
         click.echo(f"stored, and not acted on: {', '.join(wanted.ignored)}", err=True)
     if not done:
@@ -105,15 +112,14 @@ def _summary(cluster: str, done: dict[str, Any], new: bool, seconds: float, show
 
 def _host_routes(wanted: Manifest) -> None:
     """With hostAccess, refuse networks that the host already routes elsewhere."""
-    if wanted.topology is None or not wanted.topology.host_access:
+    if wanted.topology is None or wanted.cluster_document is None or not wanted.topology.host_access:
         return
-    from nsk8s.api.cluster import collisions
+    from nsk8s.daemon import launch
     from nsk8s.errors import ManifestError
-    from nsk8s.kernel.host import routes
 
-    problems = collisions(wanted.topology, routes())
+    problems = launch.collisions(wanted.topology)
     if problems:
-        raise ManifestError(problems)
+        raise ManifestError(wanted.cluster_document.placed(problems))
 
 
 def _rehearse(paths: ClusterPaths, wanted: Manifest, body: dict[str, Any]) -> None:

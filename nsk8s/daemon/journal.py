@@ -34,15 +34,19 @@ class SqliteJournal:
             self._db.execute("PRAGMA synchronous=OFF")
             self._db.executescript(SCHEMA)
         except sqlite3.Error as error:
-            raise HostError(f"{path}: {error}", hint="is the disk full, or the file not ours?") from error
+            raise _unusable(path, error) from error
+        self._path = path
         self._encoder = msgspec.json.Encoder()
 
     def load(self) -> tuple[int, Iterable[tuple[str, Obj]]]:
         """The last revision written, and every object."""
-        row = self._db.execute("SELECT value FROM revision").fetchone()
-        rows = self._db.execute("SELECT resource, object FROM objects").fetchall()
         decode = msgspec.json.Decoder(dict).decode
-        return (row[0] if row else 0), [(resource, decode(blob)) for resource, blob in rows]
+        try:
+            row = self._db.execute("SELECT value FROM revision").fetchone()
+            rows = self._db.execute("SELECT resource, object FROM objects").fetchall()
+            return (row[0] if row else 0), [(resource, decode(blob)) for resource, blob in rows]
+        except (sqlite3.Error, msgspec.DecodeError) as error:
+            raise _unusable(self._path, error) from error
 
     def write(self, revision: int, changes: Sequence[Change]) -> None:
         """Write the last state of every changed object in one transaction."""
@@ -53,13 +57,26 @@ class SqliteJournal:
             for key, change in last.items()
             if change.type != "DELETED"
         ]
-        self._db.execute("BEGIN")
-        self._db.executemany("INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?)", kept)
-        self._db.executemany("DELETE FROM objects WHERE resource=? AND namespace=? AND name=?", gone)
-        self._db.execute("DELETE FROM revision")
-        self._db.execute("INSERT INTO revision VALUES (?)", (revision,))
-        self._db.execute("COMMIT")
+        try:
+            self._db.execute("BEGIN")
+            self._db.executemany("INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?)", kept)
+            self._db.executemany("DELETE FROM objects WHERE resource=? AND namespace=? AND name=?", gone)
+            self._db.execute("DELETE FROM revision")
+            self._db.execute("INSERT INTO revision VALUES (?)", (revision,))
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise HostError(f"{self._path}: {error}", hint="is there room left? df /run") from error
 
     def close(self) -> None:
         """Let the file go."""
         self._db.close()
+
+
+def _unusable(path: Path, error: Exception) -> HostError:
+    cluster = path.parent.name
+    return HostError(
+        f"the cluster's objects cannot be read from {path}: {error}",
+        hint=f"its packets still flow; nsk8s down {cluster}, and nsk8s up FILE makes it anew",
+    )

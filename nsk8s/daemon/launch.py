@@ -7,18 +7,25 @@ exactly one of several commands do so.
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import select
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from nsk8s.errors import ClusterGone, HostError, Timeout
+from nsk8s.errors import ClusterGone, HostError, Problem, Timeout
 from nsk8s.kernel import holder as holders
 from nsk8s.paths import ClusterPaths
+
+if TYPE_CHECKING:
+    from nsk8s.api.topology import Topology
+
+READY = b"ready\n"
+"""What a daemon that listens says to whoever started it."""
 
 DEADLINE = 20.0
 """Seconds a daemon may take to listen; with 5,000 stored objects it takes about one."""
@@ -108,17 +115,33 @@ def _be_born(paths: ClusterPaths, holder: holders.Holder, log: int, told: int) -
 
 
 def _await(paths: ClusterPaths, ready: int) -> None:
-    """Until the daemon writes to its pipe; end of file means that it died."""
-    deadline = time.monotonic() + DEADLINE
-    readable, _, _ = select.select([ready], [], [], max(0.0, deadline - time.monotonic()))
+    """Until the daemon says that it listens, or why it cannot; end of file means that it died."""
+    readable, _, _ = select.select([ready], [], [], DEADLINE)
     if not readable:
-        raise Timeout(f"the control plane of {paths.cluster!r} did not listen within {DEADLINE:.0f} s")
-    if not os.read(ready, 16):
-        tail = paths.daemon_log.read_text(errors="replace").strip().splitlines()[-1:]
-        raise HostError(
-            f"the control plane of {paths.cluster!r} ended while starting: {' '.join(tail) or 'no message'}",
+        raise Timeout(
+            f"the control plane of {paths.cluster!r} did not listen within {DEADLINE:.0f} s",
             hint=f"see {paths.daemon_log}",
         )
+    said = os.read(ready, 65536)
+    if said == READY:
+        return
+    if said:
+        message, hint = json.loads(said)
+        raise HostError(f"the control plane of {paths.cluster!r} cannot start: {message}", hint=hint)
+    tail = paths.daemon_log.read_text(errors="replace").strip().splitlines()[-1:]
+    raise HostError(
+        f"the control plane of {paths.cluster!r} ended while starting: {' '.join(tail) or 'no message'}",
+        hint=f"see {paths.daemon_log}",
+    )
+
+
+def collisions(topology: Topology) -> list[Problem]:
+    """Where the network that hostAccess adds to this host meets a route that is not the cluster's own."""
+    from nsk8s.api import cluster
+    from nsk8s.dataplane.names import host_link
+    from nsk8s.kernel.host import routes
+
+    return cluster.collisions(topology, routes(), own=host_link(topology.name))
 
 
 def choose(name: str | None) -> ClusterPaths:

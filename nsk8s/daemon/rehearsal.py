@@ -24,7 +24,7 @@ from nsk8s.cluster.lifecycle import (
     SandboxRemoved,
     StartContainer,
 )
-from nsk8s.cluster.store import Change, Store
+from nsk8s.cluster.store import Change, Key, Store
 from nsk8s.daemon.bringup import apply_all
 from nsk8s.daemon.loop import Loop
 from nsk8s.linux.state import diff
@@ -95,9 +95,13 @@ def novelty() -> tuple[Callable[[], str], Callable[[], str]]:
 
 
 def rehearse(
-    topology: Topology, objects: Iterable[Obj], stored: tuple[int, Iterable[tuple[str, Obj]]] = (0, ())
+    topology: Topology,
+    objects: Iterable[Obj],
+    stored: tuple[int, Iterable[tuple[str, Obj]]] = (0, ()),
+    previous: Sequence[Key] = (),
 ) -> dict[str, NamespaceState]:
-    """The network that `objects` applied on top of what is `stored` end in. Raises what `up` would."""
+    """The network in which `objects` end, applied on top of what is `stored` (of which `previous` came from
+    the files of the last `up`). Raises what `up` would."""
     uid, suffix = novelty()
     store = Store(Snapshot(*stored), uid=uid, suffix=suffix, now=lambda: "2000-01-01T00:00:00Z")
     loop = Loop(store, topology)
@@ -109,7 +113,7 @@ def rehearse(
     }
     loop.adopt({pod.metadata.uid for pod in loop.pods() if pod.status.podIP}, containers, 0.0)
     loop.turn(0.0)
-    apply_all(loop.registry, store, objects)
+    apply_all(loop.registry, store, objects, previous)
     play(loop)
     return loop.desired()
 

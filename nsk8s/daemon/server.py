@@ -35,6 +35,7 @@ from nsk8s.cluster.store import Change, Key, Store, key_of
 from nsk8s.daemon.bringup import Applied, Readiness, apply_all, readiness
 from nsk8s.daemon.hardware import system
 from nsk8s.daemon.journal import SqliteJournal
+from nsk8s.daemon.launch import READY
 from nsk8s.daemon.loop import Loop
 from nsk8s.daemon.network import Network, Plan, Share
 from nsk8s.daemon.rehearsal import difference, rehearse
@@ -245,7 +246,7 @@ class Daemon:
         topology = clusters.resolve(cluster)
         if body.get("dryRun"):
             stored = [(r, obj) for r in self.store.resources() for obj in self.store.list(r)]
-            after = rehearse(topology, objects, (self.store.revision, stored))
+            after = rehearse(topology, objects, (self.store.revision, stored), self._previous())
             for line in difference(self.loop.desired(), after, self.paths.cluster):
                 yield {"command": line}
             return
@@ -276,7 +277,7 @@ class Daemon:
         # Nothing may come between what follows: no other request, no turn of the old loop, no Ctrl-C.
         found = await self.look() if self._differs(cluster) else None
         old = self.store.get(CLUSTERS, "", name)
-        previous = [Key(*key) for key in (old or {}).get("status", {}).get("applied", ())]
+        previous = self._previous()
         meta = {**cluster["metadata"], "name": name}
         loop = self.loop
         if found is not None:
@@ -300,6 +301,11 @@ class Daemon:
         else:
             self._turn()
         return applied
+
+    def _previous(self) -> list[Key]:
+        """What the last `up` applied."""
+        stored = self.store.get(CLUSTERS, "", self.paths.cluster) or {}
+        return [Key(*key) for key in stored.get("status", {}).get("applied", ())]
 
     def _differs(self, cluster: Obj) -> bool:
         stored = self.store.get(CLUSTERS, "", self.paths.cluster)
@@ -357,7 +363,7 @@ async def serve(paths: ClusterPaths, told: int) -> None:
     await daemon.api.listen(paths.socket)
     daemon.spawn("network", daemon.follow())
     daemon.spawn("watch", daemon.watch())
-    os.write(told, b"ready\n")
+    os.write(told, READY)
     os.close(told)
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)

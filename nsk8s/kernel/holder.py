@@ -60,13 +60,15 @@ class Holder:
         return _start_time(1) == self.start_time and _title(1) == [TITLE, self.cluster]
 
     def join(self) -> None:
-        """Enter the holder's mount namespace, and its PID namespace for children to come.
+        """Enter the holder's mount and network namespaces, and its PID namespace for children to come.
 
-        For a process that is about to fork or exec (the child is then inside). Needs /proc of the
-        caller's own PID namespace. Raises HostError if the holder is gone or we are not root.
+        Its network is the host's as `up` saw it; whoever calls may stand in another (a node's). For a
+        process that is about to fork or exec (the child is then inside). Needs /proc of the caller's own
+        PID namespace. Raises HostError if the holder is gone or we are not root.
         """
         try:
-            fds = [(os.open(f"/proc/{self.pid}/ns/{kind}", os.O_RDONLY), kind) for kind in ("pid", "mnt")]
+            kinds = ("pid", "net", "mnt")
+            fds = [(os.open(f"/proc/{self.pid}/ns/{kind}", os.O_RDONLY), kind) for kind in kinds]
             for fd, kind in fds:
                 namespaces.enter(fd, namespaces.KINDS[kind])
                 os.close(fd)
