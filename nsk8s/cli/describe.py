@@ -13,8 +13,7 @@ from nsk8s.api.kinds import BY_KIND, Resource
 from nsk8s.api.types import Obj
 from nsk8s.cli import completing
 from nsk8s.cli.names import path, targets
-from nsk8s.cli.objects import namespace_option, selector_option
-from nsk8s.cli.options import cluster_option, connect
+from nsk8s.cli.options import cluster_option, connect, namespace_option, selector_option
 from nsk8s.cli.tables import dump
 from nsk8s.client import Client
 from nsk8s.paths import ClusterPaths

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
 SHELLS = ("bash", "zsh", "fish")
@@ -11,7 +9,7 @@ SHELLS = ("bash", "zsh", "fish")
 
 @click.command()
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table")
-def doctor(output: str) -> None:
+def doctor(output: str) -> int:
     """Check what this host and its kernel offer, and say what to do about what is missing. Exits with 1
     if something that is needed is missing."""
     from nsk8s.kernel import probe
@@ -27,8 +25,7 @@ def doctor(output: str) -> None:
             click.echo(f"{mark:8} {finding.subject}: {finding.detail}")
             if not finding.ok and finding.remedy:
                 click.echo(f"{'':8} {finding.remedy}")
-    if any(finding.needed and not finding.ok for finding in findings):
-        sys.exit(1)
+    return int(any(finding.needed and not finding.ok for finding in findings))
 
 
 @click.command()

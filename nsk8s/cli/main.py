@@ -5,27 +5,32 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 
 import click
 
 from nsk8s import __version__
-from nsk8s.errors import ApiError, NsK8sError
+from nsk8s.errors import NsK8sError
+
+INTERRUPTED = 130
+"""128 + SIGINT, as a shell says it."""
 
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "up": ("lifecycle", "up", "Build the cluster that FILES describe, or change it to be that."),
     "down": ("lifecycle", "down", "Take a cluster down and leave nothing behind."),
     "ls": ("lifecycle", "ls", "List the clusters of this host."),
-    "apply": ("objects", "apply", "Apply manifests to a running cluster."),
-    "delete": ("objects", "delete", "Delete objects by name, by label or by file."),
-    "get": ("objects", "get", "Show objects."),
+    "apply": ("apply", "apply", "Apply manifests to a running cluster."),
+    "delete": ("apply", "delete", "Delete objects by name, by label or by file."),
+    "get": ("get", "get", "Show objects."),
     "describe": ("describe", "describe", "Show one object in detail."),
-    "expose": ("objects", "expose", "Make a Service for a pod, deployment, replica set or service."),
-    "scale": ("objects", "scale", "Set the number of replicas."),
-    "label": ("objects", "label", "Set or remove labels."),
+    "expose": ("expose", "expose", "Make a Service for a pod, deployment, replica set or service."),
+    "scale": ("label", "scale", "Set the number of replicas."),
+    "label": ("label", "label", "Set or remove labels."),
     "exec": ("inside", "exec_", "Run a command in a pod, a node or a client."),
     "logs": ("inside", "logs", "Show what a container wrote."),
     "capture": ("inside", "capture", "Capture packets in a pod, a node or a client."),
@@ -52,6 +57,10 @@ class Lazy(click.Group):
         module, function, _ = COMMANDS[cmd_name]
         command = getattr(import_module(f"nsk8s.cli.{module}"), function)
         assert isinstance(command, click.Command)
+        for option in command.params:
+            if isinstance(option, click.Option):
+                own = option.envvar if isinstance(option.envvar, str) else None
+                option.envvar = [name for name in (variable(cmd_name, option), own) if name]
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -62,7 +71,7 @@ class Lazy(click.Group):
 
 @click.group(
     cls=Lazy,
-    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "NSK8S"},
+    context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Every option can be given as an environment variable, NSK8S_<COMMAND>_<OPTION>; the flag wins.",
 )
 @click.version_option(__version__, prog_name="nsk8s")
@@ -72,10 +81,17 @@ def cli() -> None:
 
     \b
       nsk8s init article && cd article
-      sudo nsk8s up topology.yaml *.yaml
+      sudo nsk8s up topology.yaml
+      sudo nsk8s apply -f nginx-pod.yaml
       sudo nsk8s get pods -o wide
       sudo nsk8s capture node/w1 -i flannel.1
     """
+
+
+def variable(command: str, option: click.Option) -> str:
+    """The environment variable of an option: ``NSK8S_GET_OUTPUT``, ``NSK8S_APPLY_FILENAME``."""
+    longest = max((*option.opts, *option.secondary_opts), key=lambda word: word.startswith("--"))
+    return f"NSK8S_{command}_{longest.lstrip('-')}".replace("-", "_").upper()
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -84,23 +100,50 @@ def run(arguments: Sequence[str]) -> int:
         result = cli.main(list(arguments), prog_name="nsk8s", standalone_mode=False)
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
-    except click.exceptions.Exit as end:
-        return end.exit_code
-    except click.Abort:
-        return 130
-    except KeyboardInterrupt:
-        return 130
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
     except click.ClickException as wrong:
         wrong.show()
         return wrong.exit_code
-    except BrokenPipeError:  # the reader of our output has gone (| head)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except ApiError as refused:
-        click.echo(f"Error from server ({refused.reason}): {refused.message}", err=True)
-        return refused.exit_code
     except NsK8sError as error:
-        click.echo(f"error: {error.message}", err=True)
-        if error.hint:
-            click.echo(f"hint: {error.hint}", err=True)
+        from nsk8s.cli.failures import say
+
+        say(error)
         return error.exit_code
+    except SystemExit:  # click's way to say that the reader of our output has gone (| head)
+        return _unread()
+    except OSError as error:
+        if error.errno == errno.EPIPE:
+            return _unread()
+        if error.errno in (errno.ENOSPC, errno.EIO):
+            with suppress(OSError):
+                click.echo(f"error: cannot write the output: {error.strerror}", err=True)
+            _unread()
+            return 1
+        return _mistake(error)
+    except Exception as error:  # noqa: BLE001  # the last line of defence: it is reported
+        return _mistake(error)
+
+
+def _unread() -> int:
+    """Nobody reads our output: let Python's own last flush write to nowhere."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _mistake(error: Exception) -> int:
+    """An error that nobody foresaw: one line, and the traceback in a file."""
+    import tempfile
+    import traceback
+
+    where = "nowhere, for no file can be written"
+    with (
+        suppress(OSError),
+        tempfile.NamedTemporaryFile("w", prefix="nsk8s-", suffix=".traceback", delete=False) as file,
+    ):
+        traceback.print_exception(error, file=file)
+        where = file.name
+    click.echo(f"error: a mistake in nsk8s: {type(error).__name__}: {error}", err=True)
+    click.echo(f"hint: please report it; the traceback is in {where}", err=True)
+    return 1

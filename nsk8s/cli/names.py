@@ -4,11 +4,16 @@ the paths under which the API serves them."""
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode
 
 from nsk8s.api.kinds import RESOURCES, Resource, resource_of
 from nsk8s.errors import UsageError
+
+if TYPE_CHECKING:
+    from nsk8s.client import Client
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +25,9 @@ class Target:
 
 
 def resource_named(word: str) -> Resource:
-    """The resource a person means. Raises `UsageError` with the near miss, in kubectl's words."""
-    found = resource_of(word)
+    """The resource a person means (``deploy``, ``deployments.apps``, ``deployments.v1.apps``). Raises
+    `UsageError` with the near miss, in kubectl's words."""
+    found = resource_of(word) or _versioned(word)
     if found is None:
         words = [w for r in RESOURCES for w in (r.plural, r.singular, *r.short)]
         near = difflib.get_close_matches(word.lower(), words, 1)
@@ -32,27 +38,57 @@ def resource_named(word: str) -> Resource:
     return found
 
 
-def targets(words: Sequence[str]) -> list[Target]:
-    """What the words of a command line name. Raises `UsageError`."""
+def _versioned(word: str) -> Resource | None:
+    """``deployments.v1.apps``."""
+    plural, _, rest = word.partition(".")
+    version, _, group = rest.partition(".")
+    found = resource_of(plural)
+    return found if found is not None and (found.version, found.group) == (version, group) else None
+
+
+def targets(words: Sequence[str], *, only: bool = False) -> list[Target]:
+    """What the words of a command line name, each resource once in a row. With `only`, objects are chosen
+    by a selector or all, and names are refused. Raises `UsageError`."""
     if not words:
         raise UsageError(
-            "you must say which resources, such as `pods`, `svc/NAME` or `all`", hint="nsk8s get pods"
+            "you must say which resources, such as `pods`, `svc/NAME` or `all`",
+            hint="TYPE NAME, TYPE/NAME, or TYPE alone for all",
         )
     if any("/" in word for word in words):
-        found = []
-        for word in words:
-            kind, slash, name = word.partition("/")
-            if not slash or not name:
-                raise UsageError(f"{word!r}: TYPE/NAME and TYPE NAME cannot be mixed")
-            found.append(Target(resource_named(kind), (name,)))
-        return found
-    resources: list[Resource] = []
-    for kind in words[0].split(","):
-        if kind == "all":
-            resources += [r for r in RESOURCES if "all" in r.categories]
+        found = _by_slash(words)
+    else:
+        resources: list[Resource] = []
+        for kind in words[0].split(","):
+            named = (
+                [r for r in RESOURCES if "all" in r.categories] if kind == "all" else [resource_named(kind)]
+            )
+            resources += [r for r in named if r not in resources]
+        found = [Target(resource, tuple(dict.fromkeys(words[1:]))) for resource in resources]
+        if words[0] == "all" and len(words) > 1:
+            raise UsageError("a name cannot be given with `all`", hint="TYPE/NAME names one object")
+    if only and any(target.names for target in found):
+        raise UsageError(
+            "name cannot be provided when a selector is specified", hint="names, or -l and --all"
+        )
+    return found
+
+
+def _by_slash(words: Sequence[str]) -> list[Target]:
+    found: list[Target] = []
+    for word in words:
+        kind, _, name = word.partition("/")
+        if not kind or not name or "/" in name:
+            raise UsageError(
+                f"there is no need to specify a resource type as a separate argument when passing arguments "
+                f"in resource/name form ({word!r} is no TYPE/NAME)",
+                hint="TYPE/NAME TYPE/NAME, or TYPE NAME NAME",
+            )
+        resource = resource_named(kind)
+        if found and found[-1].resource is resource:
+            found[-1] = Target(resource, (*found[-1].names, name))
         else:
-            resources.append(resource_named(kind))
-    return [Target(resource, tuple(words[1:])) for resource in resources]
+            found.append(Target(resource, (name,)))
+    return found
 
 
 def one(words: Sequence[str]) -> tuple[Resource, str]:
@@ -63,12 +99,49 @@ def one(words: Sequence[str]) -> tuple[Resource, str]:
     return found[0].resource, found[0].names[0]
 
 
+def chosen(
+    client: Client,
+    words: Sequence[str],
+    namespace: str,
+    *,
+    selector: str = "",
+    everything: bool = False,
+    everywhere: bool = False,
+) -> Iterator[tuple[Resource, str, str]]:
+    """The objects that a command is about, as (resource, namespace, name): those named, those that the
+    `selector` takes, or all with `everything`. Raises `UsageError`."""
+    if everything and selector:
+        raise UsageError("--all and -l exclude each other", hint="-l SELECTOR alone takes all that match")
+    by_query = bool(selector or everything)
+    if everywhere and not by_query:
+        raise UsageError("a resource cannot be named across all namespaces", hint="--all or -l SELECTOR")
+    for target in targets(words, only=by_query):
+        if by_query:
+            address = path(target.resource, None if everywhere else namespace)
+            query = {"labelSelector": selector} if selector else {}
+            for item in client.get(asking(address, query))["items"]:
+                meta = item["metadata"]
+                yield target.resource, meta.get("namespace", ""), meta["name"]
+        elif not target.names:
+            raise UsageError(
+                "resource(s) were provided, but no name was specified",
+                hint="name objects, or give --all or -l SELECTOR",
+            )
+        for name in target.names:
+            yield target.resource, namespace, name
+
+
 def path(resource: Resource, namespace: str | None, name: str = "", subresource: str = "") -> str:
     """Where the API serves it; `namespace` None means all namespaces."""
     root = f"/apis/{resource.group}/{resource.version}" if resource.group else f"/api/{resource.version}"
     middle = f"/namespaces/{namespace}" if resource.namespaced and namespace else ""
     tail = f"/{name}" if name else ""
     return f"{root}{middle}/{resource.plural}{tail}" + (f"/{subresource}" if subresource else "")
+
+
+def asking(address: str, query: Mapping[str, str]) -> str:
+    """An address with its query."""
+    return f"{address}?{urlencode(query)}" if query else address
 
 
 def shown(resource: Resource, name: str) -> str:

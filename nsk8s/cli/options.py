@@ -1,8 +1,10 @@
-"""Which cluster a command means, and the way to its control plane."""
+"""What several commands share: which cluster and namespace is meant, the way to the control plane, kubectl's
+common options."""
 
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
@@ -15,6 +17,44 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg]  # generic in click's newest only
+    """A duration in seconds as kubectl takes it: ``30s``, ``1m30s``, ``500ms``, ``0``, or a plain number."""
+
+    name = "duration"
+    _units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The seconds. A wrong value is a usage error."""
+        text = str(value)
+        if re.fullmatch(r"\d+(\.\d+)?", text):
+            return float(text)
+        if not re.fullmatch(r"(\d+(\.\d+)?(ms|s|m|h))+", text):
+            self.fail(f"{text!r} is no duration, such as 30s or 1m", param, ctx)
+        parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h)", text)
+        return sum(float(number) * self._units[unit] for number, unit in parts)
+
+
+DURATION = Duration()
+
+namespace_option = click.option("-n", "--namespace", default="default", show_default=True, metavar="NAME")
+all_namespaces_option = click.option("-A", "--all-namespaces", is_flag=True, help="In every namespace.")
+selector_option = click.option(
+    "-l", "--selector", default="", metavar="a=b,c!=d,e in (f,g)", help="By label."
+)
+everything_option = click.option(
+    "--all", "everything", is_flag=True, help="All objects of the type in the namespace."
+)
+files_option = click.option(
+    "-f",
+    "--filename",
+    "files",
+    multiple=True,
+    metavar="FILE",
+    help='A file, a directory of them, or "-" for standard input.',
+)
+recursive_option = click.option("-R", "--recursive", is_flag=True, help="Directories with what is below.")
 
 
 def cluster_option(command: Callable[Concatenate[ClusterPaths, P], R]) -> Callable[P, R]:

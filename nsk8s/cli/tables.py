@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import click
-
 from nsk8s.api.types import Obj
 
 TABLE_ACCEPT = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
@@ -50,26 +48,29 @@ def table_lines(
         yield "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip()
 
 
-def print_table(table: Obj, **options: Any) -> None:  # noqa: ANN401  # passed on to table_lines as they are
-    """Print a table to stdout."""
-    for line in table_lines(table, **options):
-        click.echo(line)
-
-
 def dump(obj: Obj, form: str) -> str:
-    """An object as ``json`` (four spaces, as kubectl prints it) or ``yaml``."""
+    """An object as ``json`` (four spaces) or ``yaml``, as kubectl prints it."""
     if form == "json":
         import json
 
         return json.dumps(obj, indent=4, ensure_ascii=False, sort_keys=True) + "\n"
     import yaml
 
-    text: str = yaml.dump(
-        obj,
-        Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper),
-        default_flow_style=False,
-        allow_unicode=True,
-    )
+    class Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]  # libyaml's, or Python's
+        """Strings in the style of Go's yaml: a word that reads as something else in double quotes,
+        several lines as a block."""
+
+    def string(dumper: Any, text: str) -> Any:  # noqa: ANN401  # PyYAML's own types are not public
+        tag = "tag:yaml.org,2002:str"
+        style = None
+        if "\n" in text and text.strip():
+            style = "|"
+        elif dumper.resolve(yaml.ScalarNode, text, (True, False)) != tag:
+            style = '"'
+        return dumper.represent_scalar(tag, text, style=style)
+
+    Dumper.add_representer(str, string)
+    text: str = yaml.dump(obj, Dumper=Dumper, default_flow_style=False, allow_unicode=True, width=1 << 30)
     return text
 
 
