@@ -72,13 +72,12 @@ class Kubelet:
             meta = view.metadata
             exists = meta.uid in sandboxes
             obj = self._store.find("pods", meta.namespace, meta.name)
-            if not self._runs_here(view) or not (view.status.podIP or exists):
-                self._see(obj, now)
+            if not self._runs_here(view):
                 continue
             worker = self._workers[meta.uid] = PodWorker(obj, view)
             restore(worker, exists, containers, now, stamp)
             self._names[meta.namespace, meta.name] = meta.uid
-            if not view.terminal and (exists or self._fits(view)):
+            if worker.ip and not view.terminal and (exists or self._fits(view)):
                 self._held[meta.uid] = (view.spec.nodeName, worker.ip)
             if exists and view.terminal:
                 self._leaving[view.spec.nodeName, worker.ip] = worker.uid

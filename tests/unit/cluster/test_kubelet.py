@@ -274,6 +274,23 @@ def test_an_address_lost_to_another_pod_is_no_longer_shown() -> None:
     assert d.wanted() == ["q"]
 
 
+def test_a_pod_that_waits_for_an_address_remembers_its_runs() -> None:
+    d = Dialogue(three_nodes(w1={"pod_cidr": "10.244.1.0/30"}))
+    d.create(pod())
+    d.created()
+    d.started()
+    d.create(pod("q"))
+    uid = d.uid()
+    d.died()
+    d.removed(uid)
+    assert d.restart({d.uid("q")}) == ["remove p", "start q/c #0"]
+    d.removed(uid)
+    q = d.uid("q")
+    d.delete("q", grace=0)
+    assert d.removed(q) == ["create p 10.244.1.2"]
+    assert d.created() == ["start p/c #1"]
+
+
 def test_a_pod_that_never_restarts_gets_no_new_sandbox() -> None:
     d = running(restartPolicy="Never")
     assert d.died() == ["remove p"]
