@@ -8,6 +8,7 @@ from typing import Any
 
 from nsk8s.api.kinds import Resource
 from nsk8s.api.types import Obj
+from nsk8s.apiserver import podcells
 
 Column = tuple[str, int]
 """Name and priority: 0 is always shown, 1 with ``-o wide``."""
@@ -84,69 +85,21 @@ def _generic(obj: Obj, now: datetime) -> list[Any]:
 
 def _pod(obj: Obj, now: datetime) -> list[Any]:
     spec, status = obj["spec"], obj.get("status") or {}
-    states: list[Obj] = status.get("containerStatuses") or []
-    ready = sum(1 for s in states if s.get("ready"))
-    restarts = sum(s.get("restartCount", 0) for s in states)
-    last = max(
-        (
-            s["lastState"]["terminated"].get("finishedAt") or ""
-            for s in states
-            if (s.get("lastState") or {}).get("terminated")
-        ),
-        default="",
-    )
-    again = f"{restarts} ({age(last, now)} ago)" if restarts and last else str(restarts)
+    seen = podcells.cells(obj)
+    restarts = str(seen.restarts)
+    if seen.restarts and seen.restarted:
+        restarts = f"{restarts} ({age(seen.restarted, now)} ago)"
     return [
         obj["metadata"]["name"],
-        f"{ready}/{len(spec['containers'])}",
-        _pod_status(obj),
-        again,
+        f"{seen.ready}/{seen.total}",
+        seen.status,
+        restarts,
         _age(obj, now),
         status.get("podIP") or "<none>",
         spec.get("nodeName") or "<none>",
         status.get("nominatedNodeName") or "<none>",
         "<none>",
     ]
-
-
-def _pod_status(obj: Obj) -> str:
-    """The STATUS column: the most telling reason of any container, not just the phase."""
-    spec, status = obj["spec"], obj.get("status") or {}
-    shown: str = status.get("reason") or status.get("phase") or "Pending"
-    inits: list[Obj] = status.get("initContainerStatuses") or []
-    initializing = False
-    sidecars = {c["name"] for c in spec.get("initContainers") or () if c.get("restartPolicy") == "Always"}
-    for index, container in enumerate(inits):
-        state = container.get("state") or {}
-        ended = state.get("terminated")
-        if (ended and ended.get("exitCode") == 0) or (
-            container["name"] in sidecars and container.get("started")
-        ):
-            continue
-        initializing = True
-        if ended:
-            shown = f"Init:{ended.get('reason') or 'ExitCode:' + str(ended.get('exitCode'))}"
-        elif (state.get("waiting") or {}).get("reason") not in (None, "", "PodInitializing"):
-            shown = f"Init:{state['waiting']['reason']}"
-        else:
-            shown = f"Init:{index}/{len(spec['initContainers'])}"
-        break
-    if not initializing:
-        running = False
-        for container in reversed(status.get("containerStatuses") or []):
-            state = container.get("state") or {}
-            if (state.get("waiting") or {}).get("reason"):
-                shown = state["waiting"]["reason"]
-            elif state.get("terminated"):
-                ended = state["terminated"]
-                shown = ended.get("reason") or f"ExitCode:{ended.get('exitCode')}"
-            elif container.get("ready") and state.get("running") is not None:
-                running = True
-        if shown == "Completed" and running:
-            shown = "Running"
-    if obj["metadata"].get("deletionTimestamp"):
-        shown = "Terminating"
-    return shown
 
 
 def _service(obj: Obj, now: datetime) -> list[Any]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import http.client
+import json
+import os
+import socket
 import time
 from collections.abc import Callable, Generator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import Any
 from urllib.parse import urlencode
 
 import yaml
 
-from nsk8s.client import Client
 from nsk8s.paths import ClusterPaths
 from tests.lab import Lab
 
@@ -82,12 +85,53 @@ def condition(obj: Obj, type_: str) -> Obj:
     return next(found, {})
 
 
+class Api:
+    """The control plane's socket, asked as any HTTP client would: a connection for each request."""
+
+    def __init__(self, paths: ClusterPaths) -> None:
+        self._socket = os.fspath(paths.socket)
+
+    def ask(self, method: str, path: str, body: object = None, *, kind: str = "application/json") -> Obj:
+        """One request; the decoded answer, which must be a success."""
+        with self._answer(method, path, body, kind) as answer:
+            text = answer.read()
+            assert answer.status < 300, f"{method} {path}: {answer.status}\n{text.decode()}"
+            found: Obj = json.loads(text)
+            return found
+
+    def get(self, path: str) -> Obj:
+        """GET."""
+        return self.ask("GET", path)
+
+    def merge(self, path: str, patch: Obj) -> Obj:
+        """PATCH as JSON Merge Patch."""
+        return self.ask("PATCH", path, patch, kind="application/merge-patch+json")
+
+    def lines(self, path: str) -> Generator[Obj]:
+        """GET of a stream of JSON lines, until the server or the reader ends it."""
+        with self._answer("GET", path, None, "application/json") as answer:
+            assert answer.status == 200, answer.read()
+            for line in answer:
+                yield json.loads(line)
+
+    @contextmanager
+    def _answer(self, method: str, path: str, body: object, kind: str) -> Generator[http.client.HTTPResponse]:
+        connection = http.client.HTTPConnection("localhost")
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.settimeout(60)
+        connection.sock.connect(self._socket)
+        data = None if body is None else json.dumps(body)
+        connection.request(method, path, data, {"Content-Type": kind, "Connection": "close"})
+        with closing(connection), connection.getresponse() as answer:
+            yield answer
+
+
 class Pods:
     """A cluster whose pods are watched."""
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
-        self.client = Client(ClusterPaths(lab.name))
+        self.client = Api(ClusterPaths(lab.name))
 
     def apply(self, *objects: Obj) -> str:
         """``nsk8s apply``; what it prints."""
@@ -113,7 +157,7 @@ class Pods:
         query = {"watch": "true", "resourceVersion": since, "timeoutSeconds": str(round(deadline))}
         if name:
             query["fieldSelector"] = f"metadata.name={name}"
-        for event in self.client.watch(f"{path}?{urlencode(query)}"):
+        for event in self.client.lines(f"{path}?{urlencode(query)}"):
             yield str(event["type"]), event["object"]
 
     def until(

@@ -392,7 +392,7 @@ def test_the_hosts_processes_are_out_of_sight_and_reach(pods: Pods) -> None:
 
 def test_five_containers_start_in_well_under_a_second(pods: Pods) -> None:
     begin = time.monotonic()
-    pods.client.post(PODS, pod("quick", *(container(f"c{n}", "sleep", "infinity") for n in range(5))))
+    pods.client.ask("POST", PODS, pod("quick", *(container(f"c{n}", "sleep", "infinity") for n in range(5))))
     pods.until_ready("quick")
     took = time.monotonic() - begin
     pods.delete("quick", "--now")
