@@ -383,10 +383,12 @@ class Kubelet:
 
 def _about_to_say_more(worker: PodWorker) -> bool:
     """Whether a status would be stale at once: all containers of a new pod are just being started, and
-    they are reported together."""
+    they are reported together. An end is never held back, nor what init containers have done: a restarted
+    control plane must know of it."""
     return (
         worker.sandbox == "ready"
         and not worker.deleting
+        and not worker.inits
         and any(run.phase == "starting" for run in worker.apps)
         and all(run.terminated is None for run in worker.apps)
     )

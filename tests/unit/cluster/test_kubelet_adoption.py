@@ -126,6 +126,15 @@ def test_init_containers_are_not_run_again() -> None:
     assert d.phase() == "Running"
 
 
+def test_an_init_container_that_is_through_stays_so_though_nothing_else_has_started() -> None:
+    d = Dialogue()
+    d.create(pod(initContainers=[container("i")]))
+    d.created()
+    d.started("i")
+    assert d.exited(0, "i") == ["start p/c #0"]
+    assert d.restart({d.uid()}) == ["start p/c #0"]
+
+
 def test_containers_of_nobody_are_ended() -> None:
     d = running()
     assert d.restart({d.uid(), "stray"}, {(d.uid(), "c"): "id0", ("stray", "x"): "id9"}) == ["stop x 0s"]
