@@ -13,30 +13,46 @@ from contextlib import contextmanager
 
 import msgspec
 
+from nsk8s.api.kinds import RESOURCES
 from nsk8s.api.types import Obj
-from nsk8s.errors import ApiError, ClusterGone, Problem
+from nsk8s.errors import ApiError, ClusterGone, HostError, Problem, Timeout
 from nsk8s.paths import ClusterPaths
 
 JSON = "application/json"
+PATIENCE = 120.0
+"""Seconds within which any request that is no stream must be answered."""
+
+_PLURALS = {(r.plural, r.group): r.name for r in RESOURCES}
 
 
 class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost")
+    def __init__(self, path: str, timeout: float | None) -> None:
+        super().__init__("localhost", timeout=timeout)
         self._path = path
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
         self.sock.connect(self._path)
 
 
 class Client:
-    """Requests to one cluster's control plane. Every method raises `ApiError` for what the server refuses
-    and `ClusterGone` when nobody answers."""
+    """Requests to one cluster's control plane, over one connection that is kept; a stream has its own.
+
+    Every method raises `ApiError` for what the server refuses, `ClusterGone` when nobody answers or the
+    server goes away while it does, `HostError` when the socket is not ours to open, `Timeout` when a
+    request stays unanswered.
+    """
 
     def __init__(self, paths: ClusterPaths) -> None:
         self._paths = paths
         self._connection: _UnixConnection | None = None
+
+    def close(self) -> None:
+        """Let go of the connection; the next request makes another."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
     def get(self, path: str, *, accept: str = JSON) -> Obj:
         """GET one object, list or table."""
@@ -54,80 +70,118 @@ class Client:
         self, method: str, path: str, body: object = None, *, accept: str = JSON, content_type: str = JSON
     ) -> Obj:
         """One request; the decoded answer."""
-        with self._answer(method, path, body, accept, content_type, fresh=False) as answer:
-            found: Obj = msgspec.json.decode(answer.read())
-            return found
+        kept = self._connection is not None
+        with self._mapped(method, path):
+            try:
+                return self._ask(method, path, body, accept, content_type)
+            except (http.client.RemoteDisconnected, ConnectionError):
+                # A kept connection may have been closed for its idleness; a POST may have been heard.
+                if not kept or method == "POST":
+                    raise
+                return self._ask(method, path, body, accept, content_type)
 
     def watch(self, path: str, *, accept: str = JSON) -> Iterator[Obj]:
-        """The events of a watch (`path` has ``watch=true``), until the server ends it."""
-        return self._lines("GET", path, None, accept)
+        """The events of a watch (`path` has ``watch=true``), until the server ends it. An ERROR is raised."""
+        for event in self._lines("GET", path, None, accept):
+            if event.get("type") == "ERROR":
+                raise _error(event["object"])
+            yield event
 
     def stream(self, method: str, path: str, body: Obj | None = None) -> Iterator[Obj]:
         """An answer of JSON lines, each as it comes. A line with a Status raises its error."""
-        return self._lines(method, path, body, JSON)
+        for line in self._lines(method, path, body, JSON):
+            if line.get("kind") == "Status" and line.get("status") == "Failure":
+                raise _error(line)
+            yield line
+
+    def _ask(self, method: str, path: str, body: object, accept: str, content_type: str) -> Obj:
+        connection, self._connection = self._connection, None
+        if connection is None:
+            connection = _UnixConnection(os.fspath(self._paths.socket), PATIENCE)
+        try:
+            answer = _send(connection, method, path, body, accept, content_type)
+            raw = answer.read()
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection  # it is whole, and may be used again
+        if answer.status >= 400:
+            raise _error(_status(answer.status, raw))
+        found: Obj = msgspec.json.decode(raw)
+        return found
 
     def _lines(self, method: str, path: str, body: Obj | None, accept: str) -> Iterator[Obj]:
-        with self._answer(method, path, body, accept, JSON, fresh=True) as answer:
+        with self._mapped(method, path):
+            connection = _UnixConnection(os.fspath(self._paths.socket), None)
             try:
+                answer = _send(connection, method, path, body, accept, JSON)
+                if answer.status >= 400:
+                    raise _error(_status(answer.status, answer.read()))
                 while line := answer.readline():
-                    event: Obj = msgspec.json.decode(line)
-                    if event.get("kind") == "Status" and event.get("status") == "Failure":
-                        raise _error(event)
-                    yield event
-            except (ConnectionError, http.client.HTTPException) as gone:
-                raise self._gone() from gone
-
-    @contextmanager
-    def _answer(
-        self, method: str, path: str, body: object, accept: str, content_type: str, *, fresh: bool
-    ) -> Iterator[http.client.HTTPResponse]:
-        headers = {"Accept": accept}
-        data = None
-        if body is not None:
-            data = msgspec.json.encode(body)
-            headers["Content-Type"] = content_type
-        connection = None if fresh else self._connection
-        try:
-            if connection is None:
-                connection = _UnixConnection(os.fspath(self._paths.socket))
-                if not fresh:
-                    self._connection = connection
-            connection.request(method, path, data, headers)
-            answer = connection.getresponse()
-            if answer.status >= 400:
-                raise _error(_status(answer))
-            yield answer
-        except (ConnectionError, FileNotFoundError, http.client.HTTPException) as error:
-            self._connection = None
-            raise self._gone() from error
-        finally:
-            if fresh and connection is not None:
+                    yield msgspec.json.decode(line)
+            finally:
                 connection.close()
 
-    def _gone(self) -> ClusterGone:
-        return ClusterGone(
-            f"the control plane of cluster {self._paths.cluster!r} does not answer",
-            hint=f"run the command again: it starts it; see {self._paths.daemon_log}",
-        )
+    @contextmanager
+    def _mapped(self, method: str, path: str) -> Iterator[None]:
+        """What can go wrong with a socket, as errors of ours."""
+        cluster, what = self._paths.cluster, f"{method} {path.partition('?')[0]}"
+        try:
+            yield
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            raise ClusterGone(
+                f"the control plane of cluster {cluster!r} does not run",
+                hint="run the command again: it starts it; nsk8s ls shows what runs on this host",
+            ) from error
+        except PermissionError as error:
+            raise HostError(
+                f"{self._paths.socket} belongs to another user",
+                hint="run the command as the user who made the cluster: sudo nsk8s ...",
+            ) from error
+        except TimeoutError as error:
+            raise Timeout(
+                f"cluster {cluster!r}: no answer to {what} within {PATIENCE:.0f} s",
+                hint=f"see {self._paths.daemon_log}",
+            ) from error
+        except (OSError, http.client.HTTPException, msgspec.DecodeError) as error:
+            raise ClusterGone(
+                f"the control plane of cluster {cluster!r} went away during {what}",
+                hint=f"run the command again: it starts it; see {self._paths.daemon_log}",
+            ) from error
 
 
-def _status(answer: http.client.HTTPResponse) -> Obj:
-    raw = answer.read()
+def _send(
+    connection: _UnixConnection, method: str, path: str, body: object, accept: str, content_type: str
+) -> http.client.HTTPResponse:
+    headers = {"Accept": accept}
+    data = None
+    if body is not None:
+        data = msgspec.json.encode(body)
+        headers["Content-Type"] = content_type
+    connection.request(method, path, data, headers)
+    return connection.getresponse()
+
+
+def _status(code: int, raw: bytes) -> Obj:
     try:
         found = msgspec.json.decode(raw)
     except msgspec.DecodeError:
-        found = {"code": answer.status, "message": raw.decode(errors="replace")}
-    return found if isinstance(found, dict) else {"code": answer.status}
+        found = None
+    if isinstance(found, dict) and found.get("kind") == "Status":
+        return found
+    return {"code": code, "message": raw.decode(errors="replace").strip()}
 
 
 def _error(status: Obj) -> ApiError:
     details = status.get("details") or {}
-    causes = [Problem(c.get("field", ""), c.get("message", "")) for c in details.get("causes") or ()]
-    return ApiError(
+    kind = details.get("kind", "")
+    error = ApiError(
         int(status.get("code") or 500),
         status.get("reason") or "InternalError",
         status.get("message") or "unknown error",
-        kind=details.get("kind", ""),
+        kind=_PLURALS.get((kind, details.get("group", "")), kind),
         name=details.get("name", ""),
-        causes=causes,
+        causes=[Problem(c.get("field", ""), c.get("message", "")) for c in details.get("causes") or ()],
     )
+    error.hint = details.get("hint", "")
+    return error
