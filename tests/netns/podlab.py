@@ -187,17 +187,14 @@ class Pods:
         """Wait until a pod is ready."""
         return self.until(name, ready, "ready")
 
-    def until_gone(self, name: str, deadline: float = 20) -> list[Obj]:
-        """Every state of a pod from now until it is deleted."""
-        listing = self.client.get(f"{PODS}?{urlencode({'fieldSelector': f'metadata.name={name}'})}")
-        seen: list[Obj] = list(listing["items"])
-        if not seen:
-            return seen
-        revision = str(listing["metadata"]["resourceVersion"])
-        for type_, obj in self.events(revision, name=name, deadline=deadline):
-            seen.append(obj)
-            if type_ == "DELETED":
-                return seen
+    def until_gone(self, name: str, since: str, deadline: float = 20) -> list[Obj]:
+        """Every state of a pod from revision `since` until it is deleted."""
+        seen: list[Obj] = []
+        with closing(self.events(since, name=name, deadline=deadline)) as events:
+            for type_, obj in events:
+                seen.append(obj)
+                if type_ == "DELETED":
+                    return seen
         raise AssertionError(f"pod {name} is still there after {deadline:g} s{self.lab.log()}")
 
     def delete(self, name: str, *words: str) -> None:

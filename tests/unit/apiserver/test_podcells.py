@@ -21,14 +21,18 @@ CRASHED: Obj = {
 }
 
 
-def pod(*apps: Obj, inits: tuple[tuple[str, Obj], ...] = (), phase: str = "Running", **more: Any) -> Obj:
+def pod(
+    *apps: Obj, inits: tuple[tuple[str, Obj], ...] = (), phase: str = "Running", **more: str | Obj
+) -> Obj:
     """A pod with containers of these statuses; `inits` are restart policies and statuses."""
     listed = [{"name": f"i{n}", **({"restartPolicy": p} if p else {})} for n, (p, _) in enumerate(inits)]
+    extra = more.pop("status", {})
+    assert isinstance(extra, dict)
     status = {
         "phase": phase,
         "initContainerStatuses": [{"name": f"i{n}", **s} for n, (_, s) in enumerate(inits)],
         "containerStatuses": [{"name": f"c{n}", **s} for n, s in enumerate(apps)],
-        **more.pop("status", {}),
+        **extra,
     }
     containers = [{"name": f"c{n}"} for n, _ in enumerate(apps)]
     return {"metadata": more, "spec": {"initContainers": listed, "containers": containers}, "status": status}
