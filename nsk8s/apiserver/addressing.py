@@ -43,6 +43,8 @@ def address(path: str) -> Address | None:
     if not resource.namespaced:
         namespace = ""
     name = rest[1] if len(rest) > 1 else ""
+    if name and namespace is None:
+        return None  # an object of a namespace is found there only
     return Address(resource, namespace, name, rest[2] if len(rest) > 2 else "")
 
 
@@ -54,9 +56,9 @@ def truth(query: Mapping[str, str], key: str) -> bool:
 def number(query: Mapping[str, str], key: str, default: int = 0) -> int:
     """A whole number. Raises `ApiError` 400."""
     text = query.get(key, "")
-    if text in ("", None):
+    if not text:
         return default
-    if not text.isdecimal():
+    if not (text.isascii() and text.isdecimal() and len(text) < 19):
         raise ApiError(400, "BadRequest", f"{key}: {text!r} is not a whole number")
     return int(text)
 

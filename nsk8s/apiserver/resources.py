@@ -7,12 +7,14 @@ it answers.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from nsk8s.api.kinds import BY_KIND
 from nsk8s.api.types import Obj
 from nsk8s.apiserver import tables
 from nsk8s.apiserver.addressing import Address, Filter, number
+from nsk8s.apiserver.status import success
 from nsk8s.cluster.registry import Propagation, Registry
 from nsk8s.cluster.store import Store
 from nsk8s.errors import ApiError
@@ -61,20 +63,25 @@ def table_of(address: Address, objects: list[Obj], revision: str, query: Mapping
 
 def create(registry: Registry, address: Address, body: Obj) -> Obj:
     """POST."""
-    if address.name:
+    if address.name or (address.namespace is None and address.resource.namespaced):
         raise _no_method(address, "post")
     return registry.create(_fitting(address, body))
 
 
 def replace(registry: Registry, address: Address, body: Obj) -> Obj:
     """PUT, of the object, its status or its scale."""
+    if not address.name:
+        raise _no_method(address, "put")
     match address.subresource:
         case "":
             return registry.update(_fitting(address, body))
         case "status":
             return registry.update_status(_fitting(address, body))
         case "scale":
-            replicas = (body.get("spec") or {}).get("replicas", 0)
+            spec = body.get("spec")
+            replicas = spec.get("replicas", 0) if isinstance(spec, dict) else 0
+            if type(replicas) is not int:
+                raise ApiError(400, "BadRequest", f"spec.replicas: an integer, not {replicas!r}")
             return registry.scale(address.resource.name, address.namespace or "", address.name, replicas)
     raise _no_method(address, "put")
 
@@ -82,6 +89,8 @@ def replace(registry: Registry, address: Address, body: Obj) -> Obj:
 def change(registry: Registry, address: Address, body: Any, kind: str) -> tuple[Obj, int]:  # noqa: ANN401  # JSON
     """PATCH; returns the object and the HTTP status (201 if an apply has made it)."""
     where = (address.resource.name, address.namespace or "", address.name)
+    if not address.name:
+        raise _no_method(address, "patch")
     if kind in APPLY_PATCHES:
         if address.subresource or not isinstance(body, dict):
             raise _no_method(address, "patch")
@@ -109,46 +118,101 @@ def scale(registry: Registry, address: Address) -> Obj:
     return registry.scale(address.resource.name, address.namespace or "", address.name)
 
 
-def delete(registry: Registry, store: Store, address: Address, query: Mapping[str, str], body: Obj) -> Obj:
+@dataclass(frozen=True, slots=True)
+class DeleteOptions:
+    """`meta/v1.DeleteOptions`, from the body or the query. `uid` and `revision` are preconditions."""
+
+    grace: int | None = None
+    propagation: Propagation = "Background"
+    uid: str = ""
+    revision: str = ""
+
+    @classmethod
+    def of(cls, query: Mapping[str, str], body: Obj) -> DeleteOptions:
+        """Raises `ApiError` 400 and 422."""
+        grace = body.get("gracePeriodSeconds")
+        if grace is None and "gracePeriodSeconds" in query:
+            grace = number(query, "gracePeriodSeconds")
+        if grace is not None and (type(grace) is not int or grace < 0):
+            raise ApiError(422, "Invalid", f"gracePeriodSeconds: {grace!r} is not a whole number from 0 on")
+        propagation: Any = body.get("propagationPolicy") or query.get("propagationPolicy") or "Background"
+        if propagation not in ("Background", "Foreground", "Orphan"):
+            raise ApiError(
+                422,
+                "Invalid",
+                f"propagationPolicy: Unsupported value: {propagation!r}: supported values: "
+                '"Background", "Foreground", "Orphan"',
+            )
+        wanted = body.get("preconditions")
+        wanted = wanted if isinstance(wanted, dict) else {}
+        chosen: Propagation = propagation
+        return cls(grace, chosen, str(wanted.get("uid") or ""), str(wanted.get("resourceVersion") or ""))
+
+    def check(self, obj: Obj, address: Address) -> None:
+        """Raises `ApiError` 409 for an object that does not meet the preconditions."""
+        meta = obj["metadata"]
+        for field, wanted, found in (
+            ("UID", self.uid, meta["uid"]),
+            ("ResourceVersion", self.revision, meta["resourceVersion"]),
+        ):
+            if wanted and wanted != found:
+                raise ApiError(
+                    409,
+                    "Conflict",
+                    f'Operation cannot be fulfilled on {address.resource.name} "{meta["name"]}": the {field} '
+                    f"in the precondition ({wanted}) does not match the {field} in record ({found})",
+                    kind=address.resource.name,
+                    name=meta["name"],
+                )
+
+
+def delete(registry: Registry, store: Store, address: Address, options: DeleteOptions) -> Obj:
     """DELETE of one object: a Status when it is gone, the object itself while it is going."""
+    if address.subresource:
+        raise _no_method(address, "delete")
     where = (address.resource.name, address.namespace or "", address.name)
-    grace = body.get("gracePeriodSeconds")
-    if grace is None and "gracePeriodSeconds" in query:
-        grace = number(query, "gracePeriodSeconds")
-    propagation: Propagation = body.get("propagationPolicy") or query.get("propagationPolicy") or "Background"  # type: ignore[assignment]  # the registry refuses other words
-    found = registry.delete(*where, grace=grace, propagation=propagation)
+    options.check(store.find(*where), address)
+    found = registry.delete(*where, grace=options.grace, propagation=options.propagation)
     if store.get(*where) is not None:
         return found
-    details = {
-        "name": address.name,
-        "group": address.resource.group,
-        "kind": address.resource.plural,
-        "uid": found["metadata"]["uid"],
-    }
-    return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
+    return success(address.resource, address.name, found["metadata"]["uid"])
 
 
-def delete_all(registry: Registry, store: Store, about: Filter, query: Mapping[str, str], body: Obj) -> Obj:
+def delete_all(registry: Registry, store: Store, about: Filter, options: DeleteOptions) -> Obj:
     """DELETE of a collection; the list of what was there."""
     found, revision = listed(store, about, {})
     for obj in found:
         meta = obj["metadata"]
         one = Address(about.address.resource, meta.get("namespace", ""), meta["name"])
-        delete(registry, store, one, query, body)
+        if store.get(one.resource.name, one.namespace or "", one.name) is not None:
+            delete(registry, store, one, options)
     return listing(about.address, found, revision)
+
+
+def rehearsed(query: Mapping[str, str], body: Any, method: str) -> bool:  # noqa: ANN401  # JSON
+    """Whether the request is a dry run (``dryRun=All``): everything is done but kept. Raises `ApiError`."""
+    asked = query.get("dryRun", "")
+    if not asked and method == "DELETE" and isinstance(body, dict) and body.get("dryRun"):
+        asked = ",".join(map(str, body["dryRun"])) if isinstance(body["dryRun"], list) else "?"
+    if asked not in ("", "All"):
+        raise ApiError(422, "Invalid", f'dryRun: Unsupported value: "{asked}": supported values: "All"')
+    return asked == "All"
 
 
 def _fitting(address: Address, body: Obj) -> Obj:
     """The body, completed by what the path says already. Raises `ApiError` 400 where they disagree."""
     resource = address.resource
-    given = (body.get("apiVersion", resource.api_version), body.get("kind", resource.kind))
-    if given not in BY_KIND or BY_KIND[given] is not resource:
+    given = (str(body.get("apiVersion", resource.api_version)), str(body.get("kind", resource.kind)))
+    if BY_KIND.get(given) is not resource:
         raise ApiError(
             400,
             "BadRequest",
             f"{given[1]} in version {given[0]!r} cannot be handled as a {resource.kind}",
         )
-    meta = dict(body.get("metadata") or {})
+    meta = body.get("metadata") or {}
+    if not isinstance(meta, dict):
+        raise ApiError(400, "BadRequest", "metadata: an object")
+    meta = dict(meta)
     for field, wanted in (("namespace", address.namespace), ("name", address.name)):
         if wanted:
             if meta.get(field) not in (None, "", wanted):
