@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from tests.netns.scenario import Scenario, pod
+from tests.netns.scenario import Obj, Scenario, pod
 
 pytestmark = pytest.mark.netns
 
@@ -43,6 +43,40 @@ def test_row_59_a_host_port_as_the_portmap_plugin_makes_it(lab: Scenario) -> Non
     finally:
         lab.delete("pod", "hosted", "--force", "--grace-period=0")
     lab.until(lambda: "18080" not in lab.out("w2", "iptables-save", "-t", "nat"), "its rules are gone")
+
+
+def test_row_59_one_host_port_on_two_addresses_and_for_two_protocols(lab: Scenario) -> None:
+    node = lab.node_ip("w2")
+    places: dict[str, Obj] = {
+        "on-node": {"containerPort": 8080, "hostPort": 18081, "hostIP": node},
+        "on-lo": {"containerPort": 8080, "hostPort": 18081, "hostIP": "127.0.0.1"},
+        "on-udp": {"containerPort": 9090, "hostPort": 18081, "hostIP": node, "protocol": "UDP"},
+    }
+    for name, place in places.items():
+        one = pod(name, "w2")
+        one["spec"]["containers"][0]["ports"] = [place]
+        lab.apply(one)
+    try:
+        for name in places:
+            lab.ready_ip(name)
+        assert json.loads(lab.http("external", node, 18081))["pod"] == "on-node"
+        assert json.loads(lab.http("w2", "127.0.0.1", 18081))["pod"] == "on-lo"
+        with lab.capture("default.on-udp", "eth0") as arriving:
+            assert lab.udp("external", node, 18081, "hello") == "hello"
+            assert arriving.wait_for(lambda p: p.kind == "udp" and p.dport == 9090).src == lab.node_ip(
+                "external"
+            )
+        clash = pod("no-room", "w2", host_port=18081)
+        del clash["spec"]["nodeName"]
+        clash["spec"]["nodeSelector"] = {"kubernetes.io/hostname": "w2"}
+        lab.apply(clash)  # 0.0.0.0 conflicts with every address
+        lab.until(
+            lambda: "free ports" in json.dumps(lab.get("pod", "no-room").get("status", {})),
+            "the scheduler finds no node with the port free",
+        )
+    finally:
+        for name in (*places, "no-room"):
+            lab.delete("pod", name, "--force", "--grace-period=0", "--ignore-not-found")
 
 
 def test_row_60_a_host_network_pod_is_its_node(lab: Scenario) -> None:

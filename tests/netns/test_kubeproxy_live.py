@@ -66,7 +66,9 @@ def test_row_13_the_order_of_the_jumps(lab: Scenario) -> None:
 
 
 def test_row_14_names_are_the_hashes_of_what_they_stand_for(lab: Scenario) -> None:
-    lab.run("w1", "iptables", "-t", "nat", "-L", "KUBE-SVC-NPX46M4PTMTKRN6Y")  # default/kubernetes:https tcp
+    lab.run(
+        "w1", "iptables", "-n", "-t", "nat", "-L", "KUBE-SVC-NPX46M4PTMTKRN6Y"
+    )  # default/kubernetes:https tcp
 
 
 @pytest.mark.parametrize("count", range(2, 11))
