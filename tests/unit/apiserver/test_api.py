@@ -194,8 +194,9 @@ def test_a_watch_of_a_forgotten_revision_expires(api: Served) -> None:
                 api.world.store.commit()
 
     api.within(churn)
-    event = next(Client(api.paths).watch(f"{PODS}?watch=true&resourceVersion=1"))
-    assert (event["type"], event["object"]["code"]) == ("ERROR", 410)
+    with pytest.raises(ApiError, match="too old resource version") as expired:
+        next(Client(api.paths).watch(f"{PODS}?watch=true&resourceVersion=1"))
+    assert (expired.value.code, expired.value.reason) == (410, "Expired")
 
 
 def test_a_watch_as_a_table(api: Served) -> None:
