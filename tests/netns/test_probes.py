@@ -227,8 +227,8 @@ def test_an_endpoint_leaves_at_once_while_its_container_handles_sigterm(pods: Po
             state(p, "c")["terminated"] for p in pods.until_gone(name, since) if "terminated" in state(p, "c")
         ]
         assert {(e["exitCode"], e["reason"]) for e in ended} == {(7, "Error")}
-    refused = ["sh", "-c", f"curl -sS --max-time 2 http://{virtual}/ 2>&1; true"]
-    pods.soon(lambda: "refused" in pods.lab.inside("default.client", *refused), "nobody is left")
+    refused = ["sh", "-c", f"curl -s -o /dev/null --max-time 2 http://{virtual}/; echo $?"]
+    pods.soon(lambda: pods.lab.inside("default.client", *refused) == "7\n", "nobody is left: refused")
     pods.lab.nsk8s("delete", "service", "polite")
 
 
