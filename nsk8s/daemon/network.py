@@ -146,7 +146,8 @@ class Network:
         actual = self._observe(plan, present)
         broken = {n for n in names if actual.get(n) != plan.states[n]}
         if broken:
-            near = _outer(broken, plan.states) | _inner(broken, plan.states)
+            near = _inner(broken, plan.states)
+            near |= _outer(broken | near, plan.states)
             actual |= self._observe(plan, [n for n in near - set(actual) if n in existing])
             scope = broken | near
             ops = diff(
@@ -183,13 +184,15 @@ class Network:
 
 
 def _outer(names: Iterable[str], states: States) -> set[str]:
-    """The namespaces at the outer ends of the veth pairs whose inner ends are in `names`."""
-    return {
-        link.peer.namespace
-        for name in names
-        for link in states[name].links
-        if link.peer and link.peer.namespace in states
-    }
+    """The namespaces at the outer ends of the veth pairs whose inner ends are in `names`, and in turn at
+    theirs: of a pod its node and the fabric."""
+    found: set[str] = set()
+    todo = list(names)
+    while todo:
+        ends = {link.peer.namespace for name in todo for link in states[name].links if link.peer}
+        todo = [end for end in ends - found if end in states]
+        found.update(todo)
+    return found
 
 
 def _inner(names: Iterable[str], states: States) -> set[str]:
