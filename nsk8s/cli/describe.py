@@ -138,11 +138,21 @@ def _pod(client: Client, obj: Obj) -> Rows:
         rows.append(("Init Containers", [(c["name"], _container(c, states)) for c in inits]))
     states = status.get("containerStatuses") or ()
     rows.append(("Containers", [(c["name"], _container(c, states)) for c in spec["containers"]]))
-    conditions = [(c["type"], c["status"]) for c in status.get("conditions") or ()]
-    rows.append(("Conditions", conditions))
+    rows.append(("Conditions", [(c["type"], _condition(c)) for c in status.get("conditions") or ()]))
     rows.append(("Node-Selectors", _pairs(spec.get("nodeSelector"))))
     rows.append(("Tolerations", [_toleration(t) for t in spec.get("tolerations") or ()]))
     return [*rows, *_events(client, obj)]
+
+
+def _condition(condition: Obj) -> str:
+    """Its status, and why it does not hold."""
+    message = condition.get("message")
+    why = ": ".join(part for part in (condition.get("reason"), message) if part)
+    return (
+        f"{condition['status']} ({why})"
+        if message and condition["status"] == "False"
+        else condition["status"]
+    )
 
 
 def _container(container: Obj, statuses: Iterable[Obj]) -> Rows:

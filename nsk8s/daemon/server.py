@@ -30,6 +30,7 @@ from nsk8s.cluster.lifecycle import (
     SandboxDied,
     SandboxFailed,
     SandboxRemoved,
+    StopContainer,
 )
 from nsk8s.cluster.store import Change, Key, Store, key_of
 from nsk8s.daemon.bringup import Applied, Readiness, apply_all, readiness
@@ -95,6 +96,7 @@ class Daemon:
         self._events: list[Event] = []
         self._creating: dict[str, str] = {}
         self._removing: dict[str, str] = {}
+        self._stopping: list[Command] = []
         self._frontends: Frontends = {}
         self._kernel = asyncio.Lock()
         self._dirty = asyncio.Event()
@@ -150,6 +152,11 @@ class Daemon:
                 case RemoveSandbox():
                     self._removing[command.pod] = pod_namespace(command.namespace, command.name)
                     self._touch()
+                case StopContainer() if command.grace > 0:
+                    # Once no rule sends anybody there any more: a server that handles SIGTERM well
+                    # would not be missed either, and a stand-in ends at once.
+                    self._stopping.append(command)
+                    self._touch()
                 case _:
                     rest.append(command)
         self.runtime.dispatch(rest)
@@ -174,6 +181,7 @@ class Daemon:
             self._dirty.clear()
             creating, self._creating = self._creating, {}
             removing, self._removing = self._removing, {}
+            stopping, self._stopping = self._stopping, []
             self.runtime.leave(removing)
             try:
                 async with self._kernel:
@@ -185,6 +193,8 @@ class Daemon:
                 self._removing = removing | self._removing
                 asyncio.get_running_loop().call_later(RETRY_INTERVAL, self._touch)
                 continue
+            finally:
+                self.runtime.dispatch(stopping)
             frontends = self.loop.udp_frontends()
             if frontends != self._frontends:
                 self._frontends = frontends
