@@ -89,7 +89,7 @@ def up(files: tuple[str, ...], dry_run: bool, wait_timeout: float, progress: str
     if done["waiting"]:
         shown = "\n".join(f"  {line}" for line in done["waiting"][:10])
         raise Timeout(
-            f"{len(done['waiting'])} not ready after {wait_timeout:g} s:\n{shown}",
+            f"{len(done['waiting'])} not ready after {time.monotonic() - begun:.1f} s:\n{shown}",
             hint="nsk8s describe pod NAME tells why; the cluster stays up",
         )
 

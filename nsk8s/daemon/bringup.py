@@ -58,26 +58,26 @@ def apply_all(
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """How far a cluster is: pods ready of those wanted, and what is still waited for, in words."""
+    """How far a cluster is: pods ready of those wanted, and what is still waited for, in words. `over`:
+    no waiting helps, there are only pods left that have failed for good."""
 
     ready: int
     total: int
     waiting: tuple[str, ...]
+    over: bool
 
 
 def readiness(store: Store) -> Readiness:
     """Whether every pod that somebody asked for is there and ready (or has succeeded)."""
     ready = total = 0
     waiting = []
-    controlled: dict[str, int] = {}
+    failed = 0
     for pod in store.views("pods"):
         assert isinstance(pod, Pod)
-        owner = next((o.uid for o in pod.metadata.ownerReferences if o.controller), "")
         if pod.metadata.deletionTimestamp:
             continue
         good = pod.ready or pod.status.phase == "Succeeded"
-        if owner:
-            controlled[owner] = controlled.get(owner, 0) + 1
+        failed += pod.status.phase == "Failed" and not any(o.controller for o in pod.metadata.ownerReferences)
         total += 1
         ready += good
         if not good:
@@ -95,7 +95,7 @@ def readiness(store: Store) -> Readiness:
                 waiting.append(
                     f"{kind} {view.metadata.namespace}/{view.metadata.name}: {missing} pods to come"
                 )
-    return Readiness(ready, total, tuple(waiting))
+    return Readiness(ready, total, tuple(waiting), failed == len(waiting))
 
 
 def _missing(obj: Obj, view: Deployment | ReplicaSet) -> int:
@@ -117,6 +117,10 @@ def _why(store: Store, pod: Pod) -> str:
         waiting = status.state.get("waiting")
         if waiting and waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
             return f"container {status.name}: {waiting['reason']}: {waiting.get('message', '')}".rstrip(": ")
+        ended = status.state.get("terminated")
+        if ended and ended.get("exitCode") and pod.status.phase == "Failed":
+            said = ended.get("message") or f"exit code {ended['exitCode']}"
+            return f"Failed: container {status.name}: {ended.get('reason')}: {said}"
     for condition in pod.status.conditions:
         if condition.status == "False" and condition.message:
             return f"{condition.reason}: {condition.message}"

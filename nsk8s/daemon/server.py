@@ -279,7 +279,7 @@ class Daemon:
         yield {"done": {**self._counts(), "changed": changed, "operations": operations, "waiting": waiting}}
 
     def _settled(self, state: Readiness) -> bool:
-        return not state.waiting and self._idle.is_set()
+        return state.over and self._idle.is_set()
 
     async def _apply(self, cluster: Obj, topology: Topology, objects: list[Obj]) -> list[Applied]:
         """Apply the Cluster document and the objects, all or nothing."""

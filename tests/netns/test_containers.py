@@ -397,3 +397,18 @@ def test_five_containers_start_in_well_under_a_second(pods: Pods) -> None:
     took = time.monotonic() - begin
     pods.delete("quick", "--now")
     assert took < 1, f"{took:.2f} s"
+
+
+def test_up_does_not_wait_for_what_has_failed_for_good(pods: Pods) -> None:
+    doomed = pod("doomed", container("c", "no-such-program"), restartPolicy="Never")
+    file = pods.lab.directory / "doomed.yaml"
+    file.write_text(pods.lab.topology.read_text() + "---\n" + yaml.safe_dump(doomed))
+    begin = time.monotonic()
+    done = pods.lab.nsk8s("up", str(file), check=False)
+    took = time.monotonic() - begin
+    pods.lab.nsk8s("up", str(pods.lab.topology))
+    assert done.returncode == 1
+    assert (
+        'pod default/doomed: Failed: container c: ContainerCannotRun: exec: "no-such-program"' in done.stderr
+    )
+    assert took < 10, f"{took:.1f} s"

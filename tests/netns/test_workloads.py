@@ -163,7 +163,7 @@ def test_a_rolling_update_keeps_its_promises_and_the_service_answers(
     rollout(pods, name)
     before = {p["metadata"]["name"] for p in its(pods, name)}
     virtual = pods.client.get(f"/api/v1/namespaces/default/services/{name}")["spec"]["clusterIP"]
-    fetch = lambda: pods.fetch("default.client", f"http://{virtual}/")  # noqa: E731
+    fetch = lambda: pods.fetch("default.client", f"http://{virtual}/", "--connect-timeout", "0.5")  # noqa: E731
     pods.soon(lambda: _answers(fetch), "the service answers")
     since = pods.revision()
     new = deployment(name, 4, strategy=strategy)
