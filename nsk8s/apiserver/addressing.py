@@ -14,6 +14,9 @@ _BY_PATH = {(r.group, r.version, r.plural): r for r in RESOURCES}
 _TRUE = {"1", "t", "T", "true", "TRUE", "True"}
 
 
+SUBRESOURCES = ("", "status", "scale")
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
     """A resource's objects: all of them (`namespace` None), those of a namespace, or the one called
@@ -45,7 +48,8 @@ def address(path: str) -> Address | None:
     name = rest[1] if len(rest) > 1 else ""
     if name and namespace is None:
         return None  # an object of a namespace is found there only
-    return Address(resource, namespace, name, rest[2] if len(rest) > 2 else "")
+    subresource = rest[2] if len(rest) > 2 else ""
+    return Address(resource, namespace, name, subresource) if subresource in SUBRESOURCES else None
 
 
 def truth(query: Mapping[str, str], key: str) -> bool:
