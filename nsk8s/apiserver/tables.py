@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from nsk8s.api.age import age
 from nsk8s.api.kinds import Resource
 from nsk8s.api.types import Obj
 from nsk8s.apiserver import podcells
@@ -41,31 +42,6 @@ def table(
 
 def _partial(obj: Obj) -> Obj:
     return {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": obj["metadata"]}
-
-
-def age(since: str | None, now: datetime) -> str:
-    """As kubectl shows a duration (k8s.io/apimachinery/pkg/util/duration, HumanDuration)."""
-    if not since:
-        return "<unknown>"
-    seconds = int((now - datetime.fromisoformat(since.replace("Z", "+00:00"))).total_seconds())
-    if seconds < 0:
-        return "0s"
-    if seconds < 120:
-        return f"{seconds}s"
-    minutes, rest = divmod(seconds, 60)
-    if minutes < 10:
-        return f"{minutes}m{rest}s" if rest else f"{minutes}m"
-    if minutes < 180:
-        return f"{minutes}m"
-    hours, left = divmod(minutes, 60)
-    if hours < 8:
-        return f"{hours}h{left}m" if left else f"{hours}h"
-    if hours < 48:
-        return f"{hours}h"
-    days, over = divmod(hours, 24)
-    if days < 8:
-        return f"{days}d{over}h" if over else f"{days}d"
-    return f"{days}d" if days < 730 else f"{days // 365}y{days % 365}d"
 
 
 def _age(obj: Obj, now: datetime) -> str:

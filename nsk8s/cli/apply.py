@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 import click
@@ -11,6 +10,7 @@ from nsk8s.api.kinds import BY_KIND, Resource
 from nsk8s.api.types import Obj
 from nsk8s.cli import completing
 from nsk8s.cli.failures import Failures
+from nsk8s.cli.files import expand
 from nsk8s.cli.names import asking, chosen, path, shown
 from nsk8s.cli.options import (
     DURATION,
@@ -27,8 +27,6 @@ from nsk8s.errors import ApiError, Timeout, UsageError, UserError
 from nsk8s.paths import ClusterPaths
 
 APPLY = "application/apply-patch+yaml"
-MANIFESTS = (".yaml", ".yml", ".json")
-"""What counts as a manifest in a directory."""
 
 
 @click.command()
@@ -112,24 +110,6 @@ def _placed(obj: Obj, namespace: str) -> Obj:
             hint=f"pass --namespace={own}, or none",
         )
     return {**obj, "metadata": {**meta, "namespace": own or namespace or "default"}}
-
-
-def expand(names: Sequence[str], *, recursive: bool = False) -> list[str]:
-    """File names, with each directory replaced by the manifests in it, in order. Raises `UserError` for a
-    directory without any."""
-    found: list[str] = []
-    for name in names:
-        if name == "-" or not os.path.isdir(name):
-            found.append(name)
-            continue
-        inside = []
-        for place, below, entries in os.walk(name):
-            below[:] = sorted(below) if recursive else []
-            inside += [os.path.join(place, entry) for entry in sorted(entries) if entry.endswith(MANIFESTS)]
-        if not inside:
-            raise UserError(f"{name}: no manifest in it ({', '.join('*' + end for end in MANIFESTS)})")
-        found += inside
-    return found
 
 
 # --- delete -----------------------------------------------------------------------------------------

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sized
+import os
+from collections.abc import Sequence, Sized
 from importlib.resources import as_file, files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -11,7 +12,28 @@ from shutil import copyfile
 
 import click
 
-from nsk8s.errors import NsK8sError, UsageError
+from nsk8s.errors import NsK8sError, UsageError, UserError
+
+MANIFESTS = (".yaml", ".yml", ".json")
+"""What counts as a manifest in a directory."""
+
+
+def expand(names: Sequence[str], *, recursive: bool = False) -> list[str]:
+    """File names, with each directory replaced by the manifests in it, in order. Raises `UserError` for a
+    directory without any."""
+    found: list[str] = []
+    for name in names:
+        if name == "-" or not os.path.isdir(name):
+            found.append(name)
+            continue
+        inside = []
+        for place, below, entries in os.walk(name):
+            below[:] = sorted(below) if recursive else []
+            inside += [os.path.join(place, entry) for entry in sorted(entries) if entry.endswith(MANIFESTS)]
+        if not inside:
+            raise UserError(f"{name}: no manifest in it ({', '.join('*' + end for end in MANIFESTS)})")
+        found += inside
+    return found
 
 
 @click.command()
@@ -30,7 +52,7 @@ def validate(names: tuple[str, ...]) -> None:
     from nsk8s.errors import ManifestError
 
     try:
-        found = manifest.read(names)
+        found = manifest.read(expand(names))
     except ManifestError as error:
         for problem in error.problems:
             click.echo(str(problem))

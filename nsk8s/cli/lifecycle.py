@@ -32,7 +32,7 @@ PROGRESS = click.Choice(["auto", "tty", "plain", "json", "quiet"])
 )
 @click.option("--progress", type=PROGRESS, default="auto", show_default=True, help="How to show progress.")
 def up(files: tuple[str, ...], dry_run: bool, wait_timeout: float, progress: str) -> None:
-    """Build the cluster that FILES describe ("-" for standard input), or change the running one to be
+    """Build the cluster that FILES describe (directories too; "-" for standard input), or change the running one to be
     just that. Returns when every pod is ready. Running it again changes nothing and says so.
 
     \b
@@ -41,9 +41,10 @@ def up(files: tuple[str, ...], dry_run: bool, wait_timeout: float, progress: str
       sudo nsk8s up topology.yaml app/*.yaml --dry-run
     """
     from nsk8s.api import manifest
+    from nsk8s.cli.files import expand
 
     begun = time.monotonic()
-    wanted = manifest.read(files)
+    wanted = manifest.read(expand(files))
     if wanted.topology is None or wanted.cluster is None:
         raise UserError(
             f"{', '.join(files)}: no document of kind Cluster (apiVersion: nsk8s.dev/v1)",
@@ -182,7 +183,7 @@ def down(name: str | None, everything: bool) -> None:
 
 
 @click.command()
-@click.option("-o", "--output", type=click.Choice(["table", "wide", "json", "name"]), default="table")
+@click.option("-o", "--output", type=click.Choice(["table", "json", "name"]), default="table")
 def ls(output: str) -> None:
     """List the clusters of this host."""
     need_root()
@@ -191,7 +192,8 @@ def ls(output: str) -> None:
 
     rows = []
     for cluster in holder.clusters():
-        row: dict[str, Any] = {"name": cluster, "nodes": None, "pods": None, "services": None, "age": None}
+        row: dict[str, Any] = dict.fromkeys(("name", "nodes", "pods", "services", "created"))
+        row["name"] = cluster
         try:
             row |= Client(ClusterPaths(cluster)).get("/nsk8s/v1/cluster")
             row["controlPlane"] = "running"
@@ -207,11 +209,15 @@ def ls(output: str) -> None:
         for row in rows:
             click.echo(row["name"])
         return
-    table = [["NAME", "NODES", "PODS", "SERVICES", "AGE", "CONTROL-PLANE"]] + [
-        [str(row[k]) if row[k] is not None else "-" for k in ("name", "nodes", "pods", "services", "age")]
-        + [row["controlPlane"]]
-        for row in rows
-    ]
+    from datetime import UTC, datetime
+
+    from nsk8s.api.age import age
+
+    table = [["NAME", "NODES", "PODS", "SERVICES", "AGE", "CONTROL-PLANE"]]
+    for row in rows:
+        counts = [str(row[k]) if row[k] is not None else "-" for k in ("nodes", "pods", "services")]
+        old = age(row["created"], datetime.now(UTC)) if row["created"] else "-"
+        table.append([row["name"], *counts, old, row["controlPlane"]])
     widths = [max(len(line[i]) for line in table) for i in range(6)]
     for line in table:
         click.echo("   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
