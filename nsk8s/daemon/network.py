@@ -18,7 +18,10 @@ from nsk8s.errors import KernelError
 from nsk8s.kernel.conntrack import Frontends
 from nsk8s.kernel.machine import Machine, Sandbox
 from nsk8s.linux.state import diff, ours
-from nsk8s.linux.values import NamespaceState
+from nsk8s.linux.values import Namespace, NamespaceState, Op, Restore
+
+FIRST_GENERATION = 1
+"""Of the rule set of a new network namespace (net/netfilter/nf_tables_api.c, nf_tables_init_net)."""
 
 T = TypeVar("T")
 States = Mapping[str, NamespaceState]
@@ -96,6 +99,7 @@ class Network:
                 # Memory and kernel disagree: look, and do what is really missing. Again refused is real.
                 self._compare(plan, list(names))
             else:
+                self._wrote(ops)
                 self._remember(plan.states, names)
         for name in gone:
             self._applied.pop(name, None)
@@ -155,6 +159,7 @@ class Network:
                 {n: s for n, s in plan.states.items() if n in scope},
             )
             self.machine.apply(ops, plan.tags)
+            self._wrote(ops)
             self._remember(plan.states, scope)
         else:
             ops = ()
@@ -166,8 +171,10 @@ class Network:
     def _observe(self, plan: Plan, names: list[str]) -> dict[str, NamespaceState]:
         """What the kernel holds of ours. A rule set whose generation nobody has moved since we wrote it is
         what we wrote, and need not be dumped."""
-        kept = {n for n in names if n in self._applied and self._generations.get(n) is not None}
-        kept = {n for n in kept if self.machine.generation(n) == self._generations[n]}
+        now = {n: self.machine.generation(n) for n in names if plan.states[n].rules.tables}
+        kept = {n for n, number in now.items() if number is not None and number == self._generations.get(n)}
+        kept &= self._applied.keys()
+        self._generations |= now  # asked before the dump: a change during it makes the next look dump again
         found = {}
         keys = {n: [sysctl.key for sysctl in plan.states[n].sysctls] for n in names}
         for name, state in self.machine.observe(names, OWN_CHAINS, without_rules=kept, sysctls=keys).items():
@@ -179,8 +186,18 @@ class Network:
     def _remember(self, states: States, names: Iterable[str]) -> None:
         for name in names:
             self._applied[name] = states[name]
-            if states[name].rules.tables:
-                self._generations[name] = self.machine.generation(name)
+
+    def _wrote(self, ops: Iterable[Op]) -> None:
+        """Follow the generations over our own restores: each commit of a table is one. If the kernel counts
+        more, somebody else wrote at the same time, and the next look has to dump the rules."""
+        for op in ops:
+            if isinstance(op.value, Namespace):
+                self._generations[op.namespace] = FIRST_GENERATION
+        for op in ops:
+            if isinstance(op.value, Restore) and (known := self._generations.get(op.namespace)) is not None:
+                expected = known + op.value.script.count("COMMIT\n")
+                counted = self.machine.generation(op.namespace)
+                self._generations[op.namespace] = expected if counted == expected else None
 
 
 def _outer(names: Iterable[str], states: States) -> set[str]:
