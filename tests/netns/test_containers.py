@@ -4,6 +4,8 @@ see of the world."""
 from __future__ import annotations
 
 import json
+import os
+import platform
 import time
 
 import pytest
@@ -412,3 +414,13 @@ def test_up_does_not_wait_for_what_has_failed_for_good(pods: Pods) -> None:
         'pod default/doomed: Failed: container c: ContainerCannotRun: exec: "no-such-program"' in done.stderr
     )
     assert took < 10, f"{took:.1f} s"
+
+
+def test_nodes_tell_the_truth_about_their_machine(pods: Pods) -> None:
+    info = pods.client.get("/api/v1/nodes/w1")["status"]["nodeInfo"]
+    assert info["kernelVersion"] == os.uname().release
+    assert info["architecture"] == {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]
+    assert info["osImage"] == platform.freedesktop_os_release()["PRETTY_NAME"]
+    shown = pods.lab.nsk8s("get", "nodes", "-o", "wide").stdout
+    assert info["kernelVersion"] in shown
+    assert info["osImage"] in shown
