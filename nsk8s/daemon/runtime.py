@@ -64,7 +64,7 @@ class Run:
 
 class Runtime:
     """The containers of one cluster. `post` takes what happens to them, `find` gives a pod by namespace and
-    name or raises `ApiError` 404; `dns` is the address that pods find in their resolv.conf."""
+    name or raises `ApiError` 404; `dns` tells the address that pods find in their resolv.conf."""
 
     def __init__(
         self,
@@ -72,6 +72,7 @@ class Runtime:
         network: Network,
         post: Callable[[Event], None],
         find: Callable[[str, str], Pod],
+        dns: Callable[[], str],
     ) -> None:
         self._paths = paths
         self._network = network
@@ -81,7 +82,7 @@ class Runtime:
         self._tasks: set[asyncio.Task[None]] = set()
         self._spawners = [ThreadPoolExecutor(1, f"spawn-{n}") for n in range(SPAWNERS)]
         self._find = find
-        self.dns = ""
+        self._dns = dns
         self.catalogue: Mapping[str, Mapping[str, Any]] = {}
         self.nodes: Collection[str] = ()
         self.clients: Collection[str] = ()
@@ -162,7 +163,7 @@ class Runtime:
             container=run.process.program_pid if run and run.process else 0,
             env=podfiles.environment(pod, container) if container else {},
             workdir=container.workingDir if container else "",
-            files=podfiles.files(pod, self.dns),
+            files=podfiles.files(pod, self._dns()),
         )
 
     async def target(self, query: Obj) -> Obj:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from nsk8s.api import cluster as clusters
 from nsk8s.api.topology import Topology
-from nsk8s.api.types import Obj, Pod
+from nsk8s.api.types import Obj, Pod, Service
 from nsk8s.apiserver.server import ApiServer
 from nsk8s.cluster.lifecycle import (
     Command,
@@ -90,7 +90,7 @@ class Daemon:
         self.paths = paths
         self.store = store
         self.network = Network(machine)
-        self.runtime = Runtime(paths, self.network, self.post, self._pod)
+        self.runtime = Runtime(paths, self.network, self.post, self._pod, self._dns)
         self.loop = Loop(store, self._topology(), system())
         self.api = ApiServer(store, self.loop.registry, self.turn)
         self._events: list[Event] = []
@@ -326,6 +326,11 @@ class Daemon:
         found = self.store.view(Key("pods", namespace, name))
         assert isinstance(found, Pod)
         return found
+
+    def _dns(self) -> str:
+        """The cluster's DNS address, if somebody has made that service; empty while there is none."""
+        found = self.store.view(Key("services", "kube-system", "kube-dns"))
+        return found.spec.clusterIP if isinstance(found, Service) else ""
 
     def _topology(self) -> Topology:
         stored = self.store.get(CLUSTERS, "", self.paths.cluster)
