@@ -133,7 +133,9 @@ def _placed(obj: Obj, namespace: str) -> Obj:
     show_default=True,
     help="What becomes of what it owns.",
 )
-@click.option("--wait/--no-wait", default=True, help="Wait until it is gone.")
+@click.option(
+    "--wait", type=bool, default=True, metavar="BOOL", help="--wait=false: do not wait until it is gone."
+)
 @click.option("--ignore-not-found", is_flag=True, help="No error for what does not exist.")
 @click.option(
     "--timeout", type=DURATION, default="0s", metavar="DURATION", help="How long to wait; 0s: until gone."

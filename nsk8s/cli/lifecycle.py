@@ -32,8 +32,9 @@ PROGRESS = click.Choice(["auto", "tty", "plain", "json", "quiet"])
 )
 @click.option("--progress", type=PROGRESS, default="auto", show_default=True, help="How to show progress.")
 def up(files: tuple[str, ...], dry_run: bool, wait_timeout: float, progress: str) -> None:
-    """Build the cluster that FILES describe (directories too; "-" for standard input), or change the running one to be
-    just that. Returns when every pod is ready. Running it again changes nothing and says so.
+    """Build the cluster that FILES describe (directories too; "-" for standard input), or change the
+    running one to be just that. Returns when every pod is ready. Running it again changes nothing and
+    says so.
 
     \b
     Examples:

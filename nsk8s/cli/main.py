@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -97,6 +98,8 @@ def variable(command: str, option: click.Option) -> str:
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; returns its exit code and never raises."""
     try:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         result = cli.main(list(arguments), prog_name="nsk8s", standalone_mode=False)
         sys.stdout.flush()
         return result if isinstance(result, int) else 0

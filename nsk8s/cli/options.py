@@ -91,4 +91,6 @@ def connect(cluster: ClusterPaths) -> Client:
     from nsk8s.daemon import launch
 
     launch.ensure(cluster)
-    return Client(cluster)
+    client = Client(cluster)
+    click.get_current_context().call_on_close(client.close)
+    return client

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from nsk8s.api.types import Obj
+
+AMBIGUOUS = re.compile(r"[yYnN]|[-+]?[0-9][0-9_]*(\.[0-9_]*)?([eE][-+]?[0-9]+)?")
+"""What Go's yaml quotes though PyYAML would not: YAML 1.1's shortest booleans, and numbers like 1e3."""
 
 TABLE_ACCEPT = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
 
@@ -65,7 +69,7 @@ def dump(obj: Obj, form: str) -> str:
         style = None
         if "\n" in text and text.strip():
             style = "|"
-        elif dumper.resolve(yaml.ScalarNode, text, (True, False)) != tag:
+        elif AMBIGUOUS.fullmatch(text) or dumper.resolve(yaml.ScalarNode, text, (True, False)) != tag:
             style = '"'
         return dumper.represent_scalar(tag, text, style=style)
 

@@ -199,7 +199,7 @@ class Pods:
 
     def delete(self, name: str, *words: str) -> None:
         """``nsk8s delete pod``, without waiting."""
-        self.lab.nsk8s("delete", "pod", name, "--no-wait", *words)
+        self.lab.nsk8s("delete", "pod", name, "--wait=false", *words)
 
     def run(self, name: str, *argv: str, container: str = "") -> str:
         """What a command prints in a pod's container."""

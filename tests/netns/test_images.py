@@ -117,7 +117,7 @@ def _lists(pods: Pods, url: str) -> bool:
 )
 def test_describe_says_what_runs(pods: Pods, name: str, runs: str) -> None:
     lines = pods.lab.nsk8s("describe", "pod", name).stdout.splitlines()
-    assert [line.split(":", 1)[1].strip() for line in lines if "Runs as:" in line] == [runs]
+    assert [line.split(":", 1)[1].strip() for line in lines if "Image ID:" in line] == [runs]
 
 
 def test_an_access_log_names_the_client(pods: Pods) -> None:
