@@ -81,7 +81,7 @@ def _spawn(paths: ClusterPaths, holder: holders.Holder) -> None:
     ready, told = os.pipe()
     log = os.open(paths.daemon_log, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
     try:
-        child = os.fork()
+        child = holders.fork()
         if child == 0:
             _be_born(paths, holder, log, told)
         os.close(told)

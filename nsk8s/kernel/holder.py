@@ -121,6 +121,18 @@ def start(paths: ClusterPaths) -> Holder:
             ) from error
 
 
+def fork() -> int:
+    """fork(2), with a child that Ctrl-C does not reach: it would run on in a copy of its parent's program."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        child = os.fork()
+        if child == 0:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        return child
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def find(paths: ClusterPaths) -> Holder | None:
     """The running holder of the cluster, or None."""
     holder = recorded(paths)
@@ -205,7 +217,7 @@ def _locked(paths: ClusterPaths) -> Iterator[None]:
 def _start(paths: ClusterPaths) -> Holder:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours:
-        helper = os.fork()
+        helper = fork()
         if helper == 0:
             ours.close()
             _be_helper(paths, theirs)
