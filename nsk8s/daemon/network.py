@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
 from nsk8s.dataplane.compiler import OWN_CHAINS
+from nsk8s.dataplane.fabric import HOST
 from nsk8s.errors import KernelError
 from nsk8s.kernel.conntrack import Frontends
 from nsk8s.kernel.machine import Machine, Sandbox
@@ -85,6 +86,7 @@ class Network:
     # --- in the kernel thread -----------------------------------------------------------------------
 
     def _reach(self, plan: Plan) -> None:
+        plan = self._with_host(plan)
         changed = {n for n, state in plan.states.items() if self._applied.get(n) is not state}
         gone = [n for n in self._applied if n not in plan.states]
         if self._unsure:
@@ -104,6 +106,12 @@ class Network:
         for name in gone:
             self._applied.pop(name, None)
         self._share(plan)
+
+    def _with_host(self, plan: Plan) -> Plan:
+        """The host's own namespace does not go when nothing is wanted in it any more: what is ours does."""
+        if HOST in plan.states or HOST not in self._applied:
+            return plan
+        return replace(plan, states={**plan.states, HOST: NamespaceState(HOST)})
 
     def _died(self, plan: Plan) -> list[str]:
         existing = self.machine.sandboxes()
@@ -134,6 +142,7 @@ class Network:
         self._shared = dict(plan.shares)
 
     def _compare(self, plan: Plan, names: list[str]) -> int:
+        plan = self._with_host(plan)
         if self._unsure:
             names = list(plan.states)
         existing = self.machine.sandboxes()
@@ -144,9 +153,9 @@ class Network:
             self.machine.remove(stray)
             existing = {n: one for n, one in existing.items() if n not in stray}
         self._shared = {n: s for n, s in plan.shares.items() if n in existing}
-        self._applied = {n: s for n, s in self._applied.items() if n in existing or n == ""}
+        self._applied = {n: s for n, s in self._applied.items() if n in existing or n == HOST}
         self._unsure = True
-        present = [n for n in names if n in existing or n == ""]
+        present = [n for n in names if n in existing or n == HOST]
         actual = self._observe(plan, present)
         broken = {n for n in names if actual.get(n) != plan.states[n]}
         if broken:

@@ -11,6 +11,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -131,14 +132,15 @@ class Witness:
 
     def look(self) -> list[Frame]:
         """Everything that has passed until now (and was worth keeping), since the beginning."""
-        while True:
-            try:
-                raw, address = self._socket.recvfrom(65536)
-            except BlockingIOError:
-                return self.seen
+        waiting = []
+        with suppress(BlockingIOError):
+            while True:
+                waiting.append(self._socket.recvfrom(65536))
+        for raw, address in waiting:  # only now: it takes longer than the next one takes to come
             frame = dissect(raw, str(address[0]), address[2] == socket.PACKET_OUTGOING)
             if self._keep(frame):
                 self.seen.append(frame)
+        return self.seen
 
     def wait_for(self, predicate: Callable[[Frame], object], deadline: float = 5.0) -> Frame:
         """The first frame, past or to come, that `predicate` is true of. Raises Timeout after `deadline`
