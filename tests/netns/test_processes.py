@@ -128,7 +128,7 @@ for path in ("/", "/etc", "/usr", "/root", "/home", "/var/lib", "/sys", "/proc")
     try:
         os.mkdir(path + "/new"); print("made", path)
     except OSError: pass
-for path in ("/tmp/x", "/run/x", "/var/log/x", "/var/tmp/x", "/dev/shm/x"):
+for path in ("/tmp/MINE", "/run/MINE", "/var/log/MINE", "/var/tmp/MINE", "/dev/shm/MINE"):
     os.mkdir(path)
 for disk in ("/dev/kmsg", "/dev/mem", "/dev/sda", "/dev/vda"):
     if os.path.exists(disk): print("sees", disk)
@@ -146,10 +146,11 @@ print("done")
         *(f"{path}/cgroup.procs" for path in writable),
     ]
     log = tmp_path / "c.0.log"
-    python = script.replace("PATHS", repr(paths))
+    mine = f"nsk8s-{uuid.uuid4().hex}"
+    python = script.replace("PATHS", repr(paths)).replace("MINE", mine)
     process = spawn(Inside(pod), ["/usr/bin/python3", "-c", python], mark="uid/c/0", log=log)
     assert (ended(process), log.read_text()) == (0, "done\n")
-    assert not any(Path(directory, "x").exists() for directory in ("/tmp", "/run", "/var/log", "/var/tmp"))
+    assert not any(Path(directory, mine).exists() for directory in ("/tmp", "/run", "/var/log", "/var/tmp"))
 
 
 def test_it_has_dockers_capabilities_but_mknod(pod: int, tmp_path: Path) -> None:
