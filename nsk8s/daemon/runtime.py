@@ -14,7 +14,7 @@ import signal
 import socket
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -79,6 +79,7 @@ class Runtime:
         self._post = post
         self._standins = StandIns(paths, self._lost)
         self._runs: dict[Key, Run] = {}
+        self._starting: dict[Key, int] = {}  # real processes on their way: which attempt
         self._tasks: set[asyncio.Task[None]] = set()
         self._spawners = [ThreadPoolExecutor(1, f"spawn-{n}") for n in range(SPAWNERS)]
         self._find = find
@@ -133,7 +134,8 @@ class Runtime:
         for mark, process in found.items():
             pod, container, number = mark.split("/")
             known = self._runs.get((pod, container))
-            if known is not None and known.process is not None and known.process.pid == process.pid:
+            mine = known is not None and known.process is not None and known.process.pid == process.pid
+            if mine or (pod, container) in self._starting:
                 process.close()
                 continue
             self._watch((pod, container), Run(int(number), process))
@@ -152,7 +154,8 @@ class Runtime:
         await self._standins.start()
 
     def _ids(self) -> dict[Key, str]:
-        return {key: container_id(*key, run.attempt) for key, run in self._runs.items()}
+        attempts = {**self._starting, **{key: run.attempt for key, run in self._runs.items()}}
+        return {key: container_id(*key, attempt) for key, attempt in attempts.items()}
 
     def place(self, pod: Pod, container: Container | None = None) -> Inside:
         """Where programs beside a pod's containers run: with the container's own view of the files if it
@@ -255,43 +258,33 @@ class Runtime:
 
     async def _start(self, command: StartContainer, workload: images.Workload) -> None:
         pod, container = command.view, command.container
-        place = self.place(pod, None)
-        place = Inside(
-            pid=place.pid,
-            env=podfiles.environment(pod, container),
-            workdir=container.workingDir,
-            files=place.files,
-        )
-        words = images.expand(workload.command, place.env)
-        mark = f"{command.pod}/{container.name}/{command.attempt}"
-        start = partial(
-            processes.spawn,
-            place,
-            words,
-            mark=mark,
-            log=self._paths.log(command.pod, container.name, command.attempt),
-            stdin_open=container.stdin,
-        )
-        started = ContainerStarted(
-            command.pod,
-            container.name,
-            container_id(command.pod, container.name, command.attempt),
-            workload.says,
-        )
+        key = command.pod, container.name
+        started = ContainerStarted(*key, container_id(*key, command.attempt), workload.says)
+        self._starting[key] = command.attempt
         try:
+            env = podfiles.environment(pod, container)
+            place = replace(self.place(pod, None), env=env, workdir=container.workingDir)
+            start = partial(
+                processes.spawn,
+                place,
+                images.expand(workload.command, env),
+                mark=f"{command.pod}/{container.name}/{command.attempt}",
+                log=self._paths.log(*key, command.attempt),
+                stdin_open=container.stdin,
+            )
             process = await asyncio.get_running_loop().run_in_executor(self._spawner(command.pod), start)
         except CannotRun as error:
             self._post(started)
-            self._post(
-                ContainerExited(command.pod, container.name, error.code, "ContainerCannotRun", error.message)
-            )
+            self._post(ContainerExited(*key, error.code, "ContainerCannotRun", error.message))
             return
         except NsK8sError as error:
             log.error("%s", error)
             self._post(started)
-            self._post(ContainerExited(command.pod, container.name, 128, "ContainerCannotRun", error.message))
+            self._post(ContainerExited(*key, 128, "ContainerCannotRun", error.message))
             return
-        self._watch((command.pod, container.name), Run(command.attempt, process))
+        finally:
+            del self._starting[key]
+        self._watch(key, Run(command.attempt, process))
         self._post(started)
 
     def _spawner(self, pod: str) -> ThreadPoolExecutor:
