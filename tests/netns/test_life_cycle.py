@@ -38,7 +38,7 @@ def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lab]:
 
 def names(lab: Lab) -> list[str]:
     """The cluster's names for ip-netns(8)."""
-    return sorted(n for n in os.listdir(paths.NETNS_DIR) if n.startswith(f"{lab.name}."))
+    return sorted(found.name for found in paths.NETNS_DIR.glob(f"{lab.name}.*"))
 
 
 def gone(lab: Lab) -> bool:
