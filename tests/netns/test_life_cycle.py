@@ -113,24 +113,29 @@ def test_up_of_a_change_is_interrupted(cluster: MakeLab) -> None:
 
 
 def test_up_that_the_server_refuses_leaves_nothing(lab: Lab) -> None:
-    lab.write(
-        stream(CLUSTER, *SMALL, {**pod("lost", "n1"), "metadata": {"name": "lost", "namespace": "none"}})
-    )
+    taken = service("taken", {"app": "web"}, port(80, "http"), clusterIP="10.96.0.1")  # by `kubernetes`
+    lab.write(stream(CLUSTER, *SMALL, taken))
     done = lab.up(check=False)
     assert done.returncode == 1
-    assert "none" in done.stderr
+    assert "already allocated" in done.stderr, "not even the file's own checks found it"
     assert gone(lab)
 
 
 def test_up_of_a_change_that_the_server_refuses_changes_nothing(cluster: MakeLab) -> None:
     lab = cluster(stream(CLUSTER, *SMALL))
     before = (lab.pods(), lab.get("nodes"), Processes(lab.name).all())
+    good = lab.topology.read_text()
     changed = yaml.safe_load(stream(CLUSTER))
     changed["spec"]["nodes"].append({"name": "n3"})
-    good = lab.topology.read_text()
-    lost = {**pod("lost", "n1"), "metadata": {"name": "lost", "namespace": "none"}}
-    lab.write(stream(changed, deployment("web", 6), lost))
-    assert lab.up(check=False).returncode == 1
+    other = deployment("web", 6)
+    for labels in (other["spec"]["selector"]["matchLabels"], other["spec"]["template"]["metadata"]["labels"]):
+        labels["app"] = "other"
+    lab.write(stream(changed, deployment("new", 1), other))
+    done = lab.up(check=False)
+    assert done.returncode == 1
+    assert "immutable" in done.stderr
+    assert (lab.pods(), lab.get("nodes"), Processes(lab.name).all()) == before
+    assert lab.nsk8s("get", "deployment", "new", check=False).returncode == 1
     lab.topology.write_text(good)
     assert "unchanged" in lab.up().stdout
     assert (lab.pods(), lab.get("nodes"), Processes(lab.name).all()) == before
