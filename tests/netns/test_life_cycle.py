@@ -113,11 +113,13 @@ def test_up_of_a_change_is_interrupted(cluster: MakeLab) -> None:
 
 
 def test_up_that_the_server_refuses_leaves_nothing(lab: Lab) -> None:
-    taken = service("taken", {"app": "web"}, port(80, "http"), clusterIP="10.96.0.1")  # by `kubernetes`
-    lab.write(stream(CLUSTER, *SMALL, taken))
+    # The file's own checks do not know that this service is there already, with an address that stays.
+    own = service("kubernetes", None, port(443, 6443), clusterIP="10.96.0.9")
+    lab.write(stream(CLUSTER, *SMALL, own))
     done = lab.up(check=False)
     assert done.returncode == 1
-    assert "already allocated" in done.stderr, "not even the file's own checks found it"
+    assert "field is immutable" in done.stderr
+    assert ".yaml:" not in done.stderr, "it is the server that says so"
     assert gone(lab)
 
 
