@@ -32,7 +32,14 @@ APPLY = "application/apply-patch+yaml"
 @click.command()
 @files_option
 @recursive_option
-@click.option("-n", "--namespace", default="", metavar="NAME", help="For objects that name none.")
+@click.option(
+    "-n",
+    "--namespace",
+    default="",
+    metavar="NAME",
+    shell_complete=completing.namespaces,
+    help="For objects that name none.",
+)
 @cluster_option
 def apply(cluster: ClusterPaths, files: tuple[str, ...], recursive: bool, namespace: str) -> int:
     """Apply manifests to a running cluster: create what is missing, change what differs.

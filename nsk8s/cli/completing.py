@@ -7,6 +7,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from nsk8s.api.kinds import RESOURCES, Resource, resource_of
+from nsk8s.api.types import Obj
 from nsk8s.errors import NsK8sError
 
 
@@ -25,16 +26,44 @@ def words(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[C
 
 
 def places(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """For `exec`, `logs` and `capture`: pods by name, nodes as ``node/NAME``."""
-    found = [CompletionItem(name) for name in _names(ctx, resource_of("pods"), incomplete)]
-    prefix = "node/"
-    if incomplete.startswith(prefix[: len(incomplete)]):
-        start = incomplete.removeprefix(prefix) if incomplete.startswith(prefix) else ""
-        found += [CompletionItem(prefix + name) for name in _names(ctx, resource_of("nodes"), start)]
-    return found
+    """For `exec`, `logs` and `capture`: pods by name, or ``TYPE/NAME``."""
+    kind, slash, start = incomplete.partition("/")
+    if slash and kind == "client":
+        return [CompletionItem(f"client/{name}") for name in _clients(ctx) if name.startswith(start)]
+    if slash:
+        return [CompletionItem(f"{kind}/{name}") for name in _names(ctx, resource_of(kind), start)]
+    found = _names(ctx, resource_of("pods"), incomplete)
+    if ctx.command.name != "logs":
+        found += [word for word in ("node/", "client/") if word.startswith(incomplete)]
+    return [CompletionItem(name) for name in found]
+
+
+def namespaces(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """For ``-n``."""
+    return [CompletionItem(name) for name in _names(ctx, resource_of("namespaces"), incomplete)]
+
+
+def clusters(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """For ``-C`` and `down`."""
+    from nsk8s.kernel import holder
+
+    try:
+        return [CompletionItem(name) for name in holder.clusters() if name.startswith(incomplete)]
+    except (NsK8sError, OSError):
+        return []
 
 
 def _names(ctx: click.Context, resource: Resource | None, start: str) -> list[str]:
+    found = [item["metadata"]["name"] for item in _items(ctx, resource)]
+    return [name for name in found if name.startswith(start)]
+
+
+def _clients(ctx: click.Context) -> list[str]:
+    specs = [item.get("spec") or {} for item in _items(ctx, resource_of("clusters"))]
+    return [str(one["name"]) for spec in specs for one in spec.get("clients") or ()]
+
+
+def _items(ctx: click.Context, resource: Resource | None) -> list[Obj]:
     from nsk8s.cli.names import path
     from nsk8s.client import Client
     from nsk8s.daemon import launch
@@ -43,8 +72,8 @@ def _names(ctx: click.Context, resource: Resource | None, start: str) -> list[st
         return []
     try:
         client = Client(launch.choose(ctx.params.get("cluster_name")))
-        namespace = ctx.params.get("namespace") or "default"
-        items = client.get(path(resource, namespace))["items"]
+        items: list[Obj] = client.get(path(resource, ctx.params.get("namespace") or "default"))["items"]
+        client.close()
     except (NsK8sError, OSError):
         return []
-    return [name for item in items if (name := item["metadata"]["name"]).startswith(start)]
+    return items

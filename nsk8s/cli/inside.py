@@ -19,7 +19,7 @@ import click
 from nsk8s.api.kinds import resource_of
 from nsk8s.cli import completing
 from nsk8s.cli.names import path, resource_named
-from nsk8s.cli.options import cluster_option, connect
+from nsk8s.cli.options import cluster_option, connect, namespace_option
 from nsk8s.client import Client
 from nsk8s.errors import ApiError, ClusterGone, UsageError, UserError
 from nsk8s.kernel import holder
@@ -29,7 +29,6 @@ from nsk8s.paths import ClusterPaths
 Target = Mapping[str, Any]
 """The control plane's answer: where something runs."""
 
-namespace_option = click.option("-n", "--namespace", default="default", show_default=True, metavar="NAME")
 container_option = click.option("-c", "--container", default="", metavar="NAME", help="Default: the first.")
 
 
@@ -174,6 +173,8 @@ def find(client: Client, target: str, namespace: str, container: str, *, pods_on
     resource = resource_named(word)
     if resource.plural == "nodes" and not pods_only:
         return _target(client, "node", name)
+    if resource.plural == "nodes":
+        raise UserError(f"{target} has no logs: it runs no containers of its own", hint="nsk8s logs POD")
     if resource.plural != "pods":
         obj = client.get(path(resource, namespace, name))
         name = _pod_of(client, obj, target, namespace)
@@ -212,6 +213,7 @@ def _bare(client: Client, name: str, namespace: str, container: str, *, pods_onl
             except ApiError as error:
                 if error.code != 404:
                     raise
+        missing.hint = "nor is it a node or a client; nsk8s get pods,nodes shows what there is"
         raise
 
 

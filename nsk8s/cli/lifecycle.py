@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nsk8s.cli import completing
 from nsk8s.errors import ApiError, ClusterGone, HostError, NsK8sError, Timeout, UserError
 from nsk8s.paths import ClusterPaths
 
@@ -149,7 +150,7 @@ def _rehearse(paths: ClusterPaths, wanted: Manifest, body: dict[str, Any]) -> No
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=completing.clusters)
 @click.option("--all", "everything", is_flag=True, help="Take down every cluster of this tool on the host.")
 def down(name: str | None, everything: bool) -> None:
     """Take a cluster down: its NAME, its topology file, or nothing if only one runs. Works without the

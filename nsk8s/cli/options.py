@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 import click
 
+from nsk8s.cli import completing
 from nsk8s.paths import ClusterPaths
 
 if TYPE_CHECKING:
@@ -38,7 +39,14 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic in click's
 
 DURATION = Duration()
 
-namespace_option = click.option("-n", "--namespace", default="default", show_default=True, metavar="NAME")
+namespace_option = click.option(
+    "-n",
+    "--namespace",
+    default="default",
+    show_default=True,
+    metavar="NAME",
+    shell_complete=completing.namespaces,
+)
 all_namespaces_option = click.option("-A", "--all-namespaces", is_flag=True, help="In every namespace.")
 selector_option = click.option(
     "-l", "--selector", default="", metavar="a=b,c!=d,e in (f,g)", help="By label."
@@ -71,6 +79,7 @@ def cluster_option(command: Callable[Concatenate[ClusterPaths, P], R]) -> Callab
         envvar="NSK8S_CLUSTER",
         default=None,
         metavar="NAME",
+        shell_complete=completing.clusters,
         help="The cluster; not needed if only one runs.  [env: NSK8S_CLUSTER]",
     )
     @functools.wraps(command)

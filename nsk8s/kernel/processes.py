@@ -260,25 +260,45 @@ def foreground(place: Inside, command: Sequence[str], *, stdin: int | None = Non
     """Run `command` in `place` on our own terminal and return its exit code. `stdin` as `subprocess`
     has it.
 
-    The terminal, the process group and with them job control and window size are simply inherited. What
-    is typed (Ctrl-C) reaches the command from the terminal, so we only have to survive it. For a process
-    without threads. Raises ClusterGone when the target is gone.
+    On a terminal the command has a process group of its own, in the foreground: a shell gives the terminal
+    back to the group that it found there, and ours has no number in its PID namespace. Window size and
+    what is typed (Ctrl-C) come from the terminal; we only have to survive it. For a process without
+    threads. Raises ClusterGone when the target is gone.
     """
-    ignored = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGQUIT)}
+    terminal = 0 if stdin is None and os.isatty(0) else -1
+    numbers = (signal.SIGINT, signal.SIGQUIT, signal.SIGTTOU)
+    ignored = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
     try:
         with (
             entering(place, command, ("mnt", "net", "uts", "ipc")) as (words, fds),
             # Not by nsenter: it would stand between us and the command, and lose how that ended.
             namespaces.inside(place.namespace("pid"), "pid"),
         ):
-            child = subprocess.Popen(words, pass_fds=fds, stdin=stdin)
+            child = subprocess.Popen(
+                words,
+                pass_fds=fds,
+                stdin=stdin,
+                process_group=0 if terminal >= 0 else None,
+                preexec_fn=lambda: _ready(terminal),
+            )
         code = child.wait()
     except OSError as error:
         raise ClusterGone(f"the target is gone: {error.strerror or error}") from error
     finally:
+        if terminal >= 0:
+            with suppress(OSError):  # it has hung up
+                os.tcsetpgrp(terminal, os.getpgrp())
         for number, handler in ignored.items():
             signal.signal(number, handler)
     return code if code >= 0 else 128 - code
+
+
+def _ready(terminal: int) -> None:
+    """Between fork and exec: take the terminal's foreground if there is one, and hear signals again."""
+    if terminal >= 0:
+        os.tcsetpgrp(terminal, os.getpgrp())
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTTOU):
+        signal.signal(number, signal.SIG_DFL)
 
 
 async def execute(place: Inside, command: Sequence[str], *, timeout: float) -> tuple[int, bytes]:  # noqa: ASYNC109

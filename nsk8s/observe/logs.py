@@ -26,8 +26,11 @@ def tail(log: Path, lines: int | None) -> Iterator[bytes]:
 
 def follow(log: Path, lines: int | None) -> Iterator[bytes]:
     """The same, and then what is appended, until the container has ended (its exit code stands beside the
-    log, or the next attempt's log appears) or its pod is gone. Raises ClusterGone without a directory."""
+    log, or the next attempt's log appears) or its pod is gone. Raises ClusterGone if that cannot be
+    followed."""
     status = log.with_suffix(".status")
+    with suppress(OSError):  # a stand-in that has said nothing yet has no directory either
+        log.parent.mkdir(mode=0o700, exist_ok=True)
     watch = _inotify(log.parent)
     try:
         position = -1
@@ -38,6 +41,7 @@ def follow(log: Path, lines: int | None) -> Iterator[bytes]:
                 while piece := file.read(CHUNK):
                     yield piece
                 position = file.tell()
+            position = max(position, 0)  # what is not there yet will be all new
             if ended:
                 return
             select.select([watch], [], [])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -27,18 +28,33 @@ def test_a_container_that_wrote_nothing(tmp_path: Path) -> None:
     assert list(tail(tmp_path / "c.0.log", None)) == []
 
 
-def followed(log: Path) -> tuple[threading.Thread, list[bytes], threading.Event]:
+def followed(log: Path, lines: int | None = None) -> tuple[threading.Thread, list[bytes], threading.Event]:
     pieces: list[bytes] = []
     some = threading.Event()
 
     def run() -> None:
-        for piece in follow(log, None):
+        for piece in follow(log, lines):
             pieces.append(piece)
             some.set()
 
     thread = threading.Thread(target=run)
     thread.start()
     return thread, pieces, some
+
+
+@pytest.mark.parametrize("lines", [None, 0, 5])
+def test_following_before_there_is_anything_shows_all_of_it(tmp_path: Path, lines: int | None) -> None:
+    log = tmp_path / "uid" / "c.0.log"
+    thread, pieces, _ = followed(log, lines)
+    end = time.monotonic() + DEADLINE
+    while not log.parent.is_dir():  # the follower makes it, to have something to watch
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    log.write_bytes(b"first\n")
+    log.with_suffix(".status").write_text('{ "exit-code": 0 }\n')
+    thread.join(DEADLINE)
+    assert not thread.is_alive()
+    assert b"".join(pieces) == b"first\n"
 
 
 def test_following_ends_with_the_container(tmp_path: Path) -> None:
