@@ -101,13 +101,13 @@ class Client:
         try:
             answer = _send(connection, method, path, body, accept, content_type)
             raw = answer.read()
+            found: Obj = _status(answer.status, raw) if answer.status >= 400 else msgspec.json.decode(raw)
         except BaseException:
             connection.close()
             raise
         self._connection = connection  # it is whole, and may be used again
         if answer.status >= 400:
-            raise _error(_status(answer.status, raw))
-        found: Obj = msgspec.json.decode(raw)
+            raise _error(found)
         return found
 
     def _lines(self, method: str, path: str, body: Obj | None, accept: str) -> Iterator[Obj]:
@@ -119,6 +119,8 @@ class Client:
                     raise _error(_status(answer.status, answer.read()))
                 while line := answer.readline():
                     yield msgspec.json.decode(line)
+                if not answer.isclosed():  # http.client takes what breaks off for the end
+                    raise http.client.IncompleteRead(b"")
             finally:
                 connection.close()
 
