@@ -22,6 +22,8 @@ JSON = "application/json"
 PATIENCE = 120.0
 """Seconds within which any request that is no stream must be answered."""
 
+PIECE = 1 << 20
+
 _PLURALS = {(r.plural, r.group): r.name for r in RESOURCES}
 
 
@@ -117,10 +119,11 @@ class Client:
                 answer = _send(connection, method, path, body, accept, JSON)
                 if answer.status >= 400:
                     raise _error(_status(answer.status, answer.read()))
-                while line := answer.readline():
-                    yield msgspec.json.decode(line)
-                if not answer.isclosed():  # http.client takes what breaks off for the end
-                    raise http.client.IncompleteRead(b"")
+                rest = b""
+                while piece := answer.read1(PIECE):  # not readline: it takes what breaks off for the end
+                    *lines, rest = (rest + piece).split(b"\n")
+                    for line in lines:
+                        yield msgspec.json.decode(line)
             finally:
                 connection.close()
 
