@@ -279,7 +279,7 @@ def foreground(place: Inside, command: Sequence[str], *, stdin: int | None = Non
                 pass_fds=fds,
                 stdin=stdin,
                 process_group=0 if terminal >= 0 else None,
-                preexec_fn=lambda: _ready(terminal),
+                preexec_fn=None if terminal < 0 else lambda: _take(terminal),
             )
         code = child.wait()
     except OSError as error:
@@ -293,12 +293,11 @@ def foreground(place: Inside, command: Sequence[str], *, stdin: int | None = Non
     return code if code >= 0 else 128 - code
 
 
-def _ready(terminal: int) -> None:
-    """Between fork and exec: take the terminal's foreground if there is one, and hear signals again."""
-    if terminal >= 0:
-        os.tcsetpgrp(terminal, os.getpgrp())
-    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTTOU):
-        signal.signal(number, signal.SIG_DFL)
+def _take(terminal: int) -> None:
+    """Between fork and exec: take the terminal's foreground. (SIGINT and SIGQUIT stay ignored until `env`
+    at the end of the line: what stands before it, bubblewrap above all, shall survive them.)"""
+    os.tcsetpgrp(terminal, os.getpgrp())
+    signal.signal(signal.SIGTTOU, signal.SIG_DFL)
 
 
 async def execute(place: Inside, command: Sequence[str], *, timeout: float) -> tuple[int, bytes]:  # noqa: ASYNC109

@@ -84,4 +84,4 @@ def test_following_ends_with_the_next_attempt(tmp_path: Path) -> None:
 
 def test_following_what_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ClusterGone, match="no-such"):
-        list(follow(tmp_path / "no-such" / "c.0.log", None))
+        list(follow(tmp_path / "no-such" / "uid" / "c.0.log", None))
