@@ -29,11 +29,11 @@ def follow(log: Path, lines: int | None) -> Iterator[bytes]:
     log, or the next attempt's log appears) or its pod is gone. Raises ClusterGone if that cannot be
     followed."""
     status = log.with_suffix(".status")
+    position = -1 if log.exists() else 0  # what is not there yet will be all new
     with suppress(OSError):  # a stand-in that has said nothing yet has no directory either
         log.parent.mkdir(mode=0o700, exist_ok=True)
     watch = _inotify(log.parent)
     try:
-        position = -1
         while True:
             ended = _ended(log, status)  # looked at before the log: what was written before is then shown
             with suppress(FileNotFoundError), open(log, "rb") as file:
@@ -41,7 +41,6 @@ def follow(log: Path, lines: int | None) -> Iterator[bytes]:
                 while piece := file.read(CHUNK):
                     yield piece
                 position = file.tell()
-            position = max(position, 0)  # what is not there yet will be all new
             if ended:
                 return
             select.select([watch], [], [])
