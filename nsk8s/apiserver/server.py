@@ -96,7 +96,7 @@ class ApiServer:
             )
         except (ConnectionError, asyncio.CancelledError):
             raise
-        except Exception:
+        except Exception:  # a mistake of ours: logged whole, told in a line, and the server goes on
             log.exception("%s %s", request.method, request.path_qs)
             self._store.rollback()
             return _refusal(_internal())
@@ -254,7 +254,7 @@ class ApiServer:
             await answer.write(msgspec.json.encode(failure(error)) + b"\n")
         except ConnectionError:
             raise
-        except Exception:
+        except Exception:  # the same, in the middle of an answer
             log.exception("%s %s", request.method, request.path_qs)
             self._store.rollback()
             await answer.write(msgspec.json.encode(failure(_internal())) + b"\n")
