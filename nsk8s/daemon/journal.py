@@ -69,10 +69,6 @@ class SqliteJournal:
                 self._db.execute("ROLLBACK")
             raise HostError(f"{self._path}: {error}", hint="is there room left? df /run") from error
 
-    def close(self) -> None:
-        """Let the file go."""
-        self._db.close()
-
 
 def _unusable(path: Path, error: Exception) -> HostError:
     cluster = path.parent.name

@@ -79,10 +79,6 @@ class Network:
         nodes = [name for name, state in self._applied.items() if state.rules.tables]
         await self.in_kernel(lambda: [self.machine.forget_udp(node, frontends) for node in nodes])
 
-    def close(self) -> None:
-        """Let the thread go, when its queue is empty."""
-        self._thread.shutdown()
-
     # --- in the kernel thread -----------------------------------------------------------------------
 
     def _reach(self, plan: Plan) -> None:
