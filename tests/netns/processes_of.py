@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import select
 import signal
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nsk8s.kernel import holder as holders
@@ -85,3 +85,13 @@ def _tree(root: int) -> dict[int, Words]:
                 children = Path(f"/proc/{pid}/task/{task}/children").read_text().split()
                 todo += [(int(child), raw) for child in children]
     return found
+
+
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """The process does not look for as long as the block takes."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)

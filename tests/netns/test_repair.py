@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import re
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,7 +17,7 @@ import pytest
 from nsk8s.observe.packets import Frame
 from tests.conftest import MakeLab
 from tests.lab import Lab
-from tests.netns.processes_of import Processes, kill
+from tests.netns.processes_of import Processes, kill, stopped
 from tests.netns.standing import CLUSTER, OBJECTS, SLEEP, containers, stream, until
 from tests.netns.traffic import Traffic
 
@@ -215,16 +212,6 @@ def serves(lab: Lab) -> None:
 
 def to_port_8080(frame: Frame) -> bool:
     return frame.dport == 8080
-
-
-@contextmanager
-def stopped(pid: int) -> Iterator[None]:
-    """The process does not look for as long as the block takes."""
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 @pytest.mark.parametrize("lose", [*AT_NODES, *IN_PODS])
