@@ -1,14 +1,45 @@
-"""The table of resources: which kinds exist, how they are named, and whether nsk8s acts on them."""
+"""Which kinds exist, how they are named, what can be asked of them, and whether nsk8s acts on them.
+
+`RESOURCES` are the kinds of a kube-apiserver 1.33 with its default feature gates (upstream:
+``api/discovery/*.json``) and `Cluster`; `VIEWS` are further versions of the same stored objects. A cluster
+has a `Kinds` of its own, to which CustomResourceDefinitions add theirs while it runs.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+READ = ("get", "list", "watch")
+"""Verbs of what is shown but not changed through the API."""
+ALL = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
+"""Verbs of an ordinary resource, in the order of discovery documents."""
+CHANGE = ("get", "patch", "update")
+"""Verbs of a part of an object, such as its status."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subresource:
+    """A part of an object or an action on it: ``pods/log``. `kind` is what it takes and gives; `group` and
+    `version` are the kind's if they are not the resource's own."""
+
+    name: str
+    kind: str
+    verbs: tuple[str, ...] = CHANGE
+    group: str = ""
+    version: str = ""
+
+
+SCALE = Subresource("scale", "Scale", CHANGE, "autoscaling", "v1")
 
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """One row of ``kubectl api-resources``. `acts` is False for kinds that are stored, watched and
-    deleted but change nothing in the emulated network."""
+    """One row of ``kubectl api-resources``.
+
+    `acts` is False for kinds that are stored, watched and deleted but change nothing in the emulated
+    network. `stored_as` is the group-resource under which its objects are kept: its own name, but for views
+    such as events.k8s.io. `served` is False for a version that objects are only kept in."""
 
     plural: str
     kind: str
@@ -18,72 +49,223 @@ class Resource:
     short: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
     acts: bool = False
+    verbs: tuple[str, ...] = ALL
+    subresources: tuple[Subresource, ...] = ()
+    stored_as: str = ""
+    singular: str = ""
+    list_kind: str = ""
+    served: bool = True
+    custom: bool = False
+    name: str = field(init=False)
+    """The group-resource: ``pods``, ``deployments.apps``."""
+    api_version: str = field(init=False)
+    """The apiVersion of its objects."""
+
+    def __post_init__(self) -> None:
+        def fill(field: str, value: str) -> None:
+            object.__setattr__(self, field, value)
+
+        fill("name", f"{self.plural}.{self.group}" if self.group else self.plural)
+        fill("api_version", f"{self.group}/{self.version}" if self.group else self.version)
+        fill("stored_as", self.stored_as or self.name)
+        fill("singular", self.singular or self.kind.lower())
+        fill("list_kind", self.list_kind or f"{self.kind}List")
 
     @property
-    def name(self) -> str:
-        """The group-resource: ``pods``, ``deployments.apps``."""
-        return f"{self.plural}.{self.group}" if self.group else self.plural
+    def virtual(self) -> bool:
+        """Whether there are no objects of it: a question that is answered at once, like a
+        SubjectAccessReview."""
+        return "watch" not in self.verbs
 
-    @property
-    def api_version(self) -> str:
-        """The apiVersion of its objects."""
-        return f"{self.group}/{self.version}" if self.group else self.version
+    def subresource(self, name: str) -> Subresource | None:
+        """Its subresource of that name."""
+        return next((s for s in self.subresources if s.name == name), None)
 
-    @property
-    def singular(self) -> str:
-        """The lower-case kind."""
-        return self.kind.lower()
+
+def _status(kind: str) -> tuple[Subresource, ...]:
+    return (Subresource("status", kind),)
+
+
+def _scaled(kind: str) -> tuple[Subresource, ...]:
+    return (SCALE, Subresource("status", kind))
+
+
+def _proxy(kind: str) -> Subresource:
+    return Subresource("proxy", kind, ("create", "delete", "get", "patch", "update"))
 
 
 R = Resource
+_STREAM = ("create", "get")
+_CREATE = ("create",)
+_EXTENDS = ("api-extensions",)
+_AUTHN, _AUTHZ, _RBAC = "authentication.k8s.io", "authorization.k8s.io", "rbac.authorization.k8s.io"
+_NET, _STORAGE, _ADMISSION = "networking.k8s.io", "storage.k8s.io", "admissionregistration.k8s.io"
+_FLOW = "flowcontrol.apiserver.k8s.io"
+
 RESOURCES: tuple[Resource, ...] = (
-    R("pods", "Pod", short=("po",), categories=("all",), acts=True),
-    R("services", "Service", short=("svc",), categories=("all",), acts=True),
+    R("pods", "Pod", short=("po",), categories=("all",), acts=True, subresources=(
+        Subresource("attach", "PodAttachOptions", _STREAM),
+        Subresource("binding", "Binding", _CREATE),
+        Subresource("ephemeralcontainers", "Pod"),
+        Subresource("eviction", "Eviction", _CREATE, "policy", "v1"),
+        Subresource("exec", "PodExecOptions", _STREAM),
+        Subresource("log", "Pod", ("get",)),
+        Subresource("portforward", "PodPortForwardOptions", _STREAM),
+        _proxy("PodProxyOptions"),
+        Subresource("resize", "Pod"),
+        Subresource("status", "Pod"),
+    )),
+    R("services", "Service", short=("svc",), categories=("all",), acts=True,
+      subresources=(_proxy("ServiceProxyOptions"), *_status("Service"))),
     R("endpoints", "Endpoints", short=("ep",), acts=True),
-    R("nodes", "Node", namespaced=False, short=("no",), acts=True),
-    R("namespaces", "Namespace", namespaced=False, short=("ns",), acts=True),
+    R("nodes", "Node", namespaced=False, short=("no",), acts=True,
+      subresources=(_proxy("NodeProxyOptions"), *_status("Node"))),
+    R("namespaces", "Namespace", namespaced=False, short=("ns",), acts=True,
+      verbs=tuple(verb for verb in ALL if verb != "deletecollection"),
+      subresources=(Subresource("finalize", "Namespace", ("update",)), *_status("Namespace"))),
     R("events", "Event", short=("ev",), acts=True),
     R("configmaps", "ConfigMap", short=("cm",)),
     R("secrets", "Secret"),
-    R("serviceaccounts", "ServiceAccount", short=("sa",)),
-    R("persistentvolumes", "PersistentVolume", namespaced=False, short=("pv",)),
-    R("persistentvolumeclaims", "PersistentVolumeClaim", short=("pvc",)),
-    R("resourcequotas", "ResourceQuota", short=("quota",)),
+    R("serviceaccounts", "ServiceAccount", short=("sa",),
+      subresources=(Subresource("token", "TokenRequest", _CREATE, _AUTHN, "v1"),)),
+    R("persistentvolumes", "PersistentVolume", namespaced=False, short=("pv",),
+      subresources=_status("PersistentVolume")),
+    R("persistentvolumeclaims", "PersistentVolumeClaim", short=("pvc",),
+      subresources=_status("PersistentVolumeClaim")),
+    R("resourcequotas", "ResourceQuota", short=("quota",), subresources=_status("ResourceQuota")),
     R("limitranges", "LimitRange", short=("limits",)),
-    R("replicationcontrollers", "ReplicationController", short=("rc",), categories=("all",)),
-    R("deployments", "Deployment", "apps", short=("deploy",), categories=("all",), acts=True),
-    R("replicasets", "ReplicaSet", "apps", short=("rs",), categories=("all",), acts=True),
-    R("daemonsets", "DaemonSet", "apps", short=("ds",), categories=("all",)),
-    R("statefulsets", "StatefulSet", "apps", short=("sts",), categories=("all",)),
-    R("jobs", "Job", "batch", categories=("all",)),
-    R("cronjobs", "CronJob", "batch", short=("cj",), categories=("all",)),
-    R("horizontalpodautoscalers", "HorizontalPodAutoscaler", "autoscaling", "v2", short=("hpa",)),
-    R("ingresses", "Ingress", "networking.k8s.io", short=("ing",)),
-    R("ingressclasses", "IngressClass", "networking.k8s.io", namespaced=False),
-    R("networkpolicies", "NetworkPolicy", "networking.k8s.io", short=("netpol",)),
-    R("endpointslices", "EndpointSlice", "discovery.k8s.io", acts=True),
-    R("poddisruptionbudgets", "PodDisruptionBudget", "policy", short=("pdb",)),
-    R("roles", "Role", "rbac.authorization.k8s.io"),
-    R("rolebindings", "RoleBinding", "rbac.authorization.k8s.io"),
-    R("clusterroles", "ClusterRole", "rbac.authorization.k8s.io", namespaced=False),
-    R("clusterrolebindings", "ClusterRoleBinding", "rbac.authorization.k8s.io", namespaced=False),
-    R("leases", "Lease", "coordination.k8s.io"),
-    R("storageclasses", "StorageClass", "storage.k8s.io", namespaced=False, short=("sc",)),
-    R("priorityclasses", "PriorityClass", "scheduling.k8s.io", namespaced=False, short=("pc",)),
+    R("podtemplates", "PodTemplate"),
+    R("replicationcontrollers", "ReplicationController", short=("rc",), categories=("all",),
+      subresources=_scaled("ReplicationController")),
+    R("bindings", "Binding", verbs=_CREATE),
+    R("componentstatuses", "ComponentStatus", namespaced=False, short=("cs",), verbs=("get", "list")),
+    R("apiservices", "APIService", "apiregistration.k8s.io", namespaced=False, categories=_EXTENDS,
+      subresources=_status("APIService")),
+    R("deployments", "Deployment", "apps", short=("deploy",), categories=("all",), acts=True,
+      subresources=_scaled("Deployment")),
+    R("replicasets", "ReplicaSet", "apps", short=("rs",), categories=("all",), acts=True,
+      subresources=_scaled("ReplicaSet")),
+    R("daemonsets", "DaemonSet", "apps", short=("ds",), categories=("all",),
+      subresources=_status("DaemonSet")),
+    R("statefulsets", "StatefulSet", "apps", short=("sts",), categories=("all",),
+      subresources=_scaled("StatefulSet")),
+    R("controllerrevisions", "ControllerRevision", "apps"),
+    R("selfsubjectreviews", "SelfSubjectReview", _AUTHN, namespaced=False, verbs=_CREATE),
+    R("tokenreviews", "TokenReview", _AUTHN, namespaced=False, verbs=_CREATE),
+    R("localsubjectaccessreviews", "LocalSubjectAccessReview", _AUTHZ, verbs=_CREATE),
+    R("selfsubjectaccessreviews", "SelfSubjectAccessReview", _AUTHZ, namespaced=False, verbs=_CREATE),
+    R("selfsubjectrulesreviews", "SelfSubjectRulesReview", _AUTHZ, namespaced=False, verbs=_CREATE),
+    R("subjectaccessreviews", "SubjectAccessReview", _AUTHZ, namespaced=False, verbs=_CREATE),
+    R("horizontalpodautoscalers", "HorizontalPodAutoscaler", "autoscaling", "v2", short=("hpa",),
+      categories=("all",), subresources=_status("HorizontalPodAutoscaler")),
+    R("jobs", "Job", "batch", categories=("all",), subresources=_status("Job")),
+    R("cronjobs", "CronJob", "batch", short=("cj",), categories=("all",), subresources=_status("CronJob")),
+    R("certificatesigningrequests", "CertificateSigningRequest", "certificates.k8s.io", namespaced=False,
+      short=("csr",), subresources=(Subresource("approval", "CertificateSigningRequest"),
+                                    *_status("CertificateSigningRequest"))),
+    R("ingresses", "Ingress", _NET, short=("ing",), subresources=_status("Ingress")),
+    R("ingressclasses", "IngressClass", _NET, namespaced=False),
+    R("networkpolicies", "NetworkPolicy", _NET, short=("netpol",)),
+    R("ipaddresses", "IPAddress", _NET, namespaced=False, short=("ip",)),
+    R("servicecidrs", "ServiceCIDR", _NET, namespaced=False, subresources=_status("ServiceCIDR")),
+    R("poddisruptionbudgets", "PodDisruptionBudget", "policy", short=("pdb",),
+      subresources=_status("PodDisruptionBudget")),
+    R("roles", "Role", _RBAC),
+    R("rolebindings", "RoleBinding", _RBAC),
+    R("clusterroles", "ClusterRole", _RBAC, namespaced=False),
+    R("clusterrolebindings", "ClusterRoleBinding", _RBAC, namespaced=False),
+    R("storageclasses", "StorageClass", _STORAGE, namespaced=False, short=("sc",)),
+    R("csidrivers", "CSIDriver", _STORAGE, namespaced=False),
+    R("csinodes", "CSINode", _STORAGE, namespaced=False),
+    R("csistoragecapacities", "CSIStorageCapacity", _STORAGE),
+    R("volumeattachments", "VolumeAttachment", _STORAGE, namespaced=False,
+      subresources=_status("VolumeAttachment")),
+    R("mutatingwebhookconfigurations", "MutatingWebhookConfiguration", _ADMISSION, namespaced=False,
+      categories=_EXTENDS),
+    R("validatingwebhookconfigurations", "ValidatingWebhookConfiguration", _ADMISSION, namespaced=False,
+      categories=_EXTENDS),
+    R("validatingadmissionpolicies", "ValidatingAdmissionPolicy", _ADMISSION, namespaced=False,
+      categories=_EXTENDS, subresources=_status("ValidatingAdmissionPolicy")),
+    R("validatingadmissionpolicybindings", "ValidatingAdmissionPolicyBinding", _ADMISSION,
+      namespaced=False, categories=_EXTENDS),
     R("customresourcedefinitions", "CustomResourceDefinition", "apiextensions.k8s.io", namespaced=False,
-      short=("crd",)),
-    R("clusters", "Cluster", "nsk8s.dev", namespaced=False, acts=True),
+      short=("crd", "crds"), categories=_EXTENDS, acts=True,
+      subresources=_status("CustomResourceDefinition")),
+    R("priorityclasses", "PriorityClass", "scheduling.k8s.io", namespaced=False, short=("pc",)),
+    R("leases", "Lease", "coordination.k8s.io"),
+    R("runtimeclasses", "RuntimeClass", "node.k8s.io", namespaced=False),
+    R("endpointslices", "EndpointSlice", "discovery.k8s.io", acts=True),
+    R("flowschemas", "FlowSchema", _FLOW, namespaced=False, subresources=_status("FlowSchema")),
+    R("prioritylevelconfigurations", "PriorityLevelConfiguration", _FLOW, namespaced=False,
+      subresources=_status("PriorityLevelConfiguration")),
+    R("clusters", "Cluster", "nsk8s.dev", namespaced=False, acts=True, verbs=READ),
 )  # fmt: skip
-"""All resources, in the order of ``kubectl api-resources`` sections."""
+"""One row per group-resource, in the version it is stored in; groups in the order of kube-apiserver's
+discovery, in which kubectl looks for a short name."""
 
-BY_NAME: dict[str, Resource] = {r.name: r for r in RESOURCES}
-BY_KIND: dict[tuple[str, str], Resource] = {(r.api_version, r.kind): r for r in RESOURCES}
+VIEWS: tuple[Resource, ...] = (
+    R("events", "Event", "events.k8s.io", short=("ev",), acts=True, stored_as="events"),
+    R("horizontalpodautoscalers", "HorizontalPodAutoscaler", "autoscaling", "v1", short=("hpa",),
+      categories=("all",), subresources=_status("HorizontalPodAutoscaler")),
+)  # fmt: skip
+"""Other versions in which objects are read and written, see `nsk8s.api.conversions`."""
 
 
-def resource_of(word: str) -> Resource | None:
-    """The resource a person means by `word`: plural, singular, short name, kind, or ``plural.group``."""
-    wanted = word.lower()
-    for r in RESOURCES:
-        if wanted in (r.plural, r.singular, r.name, *r.short):
-            return r
-    return None
+class Kinds:
+    """The kinds of one cluster, in order of registration. Of a group-resource's versions the first is the
+    one its objects are stored in. `revision` changes whenever the kinds do."""
+
+    def __init__(self, resources: Iterable[Resource]) -> None:
+        self.by_name: dict[str, Resource] = {}
+        """Group-resource -> the version it is stored in; of a view its own."""
+        self.by_kind: dict[tuple[str, str], Resource] = {}
+        """(apiVersion, kind) -> resource."""
+        self.by_path: dict[tuple[str, str, str], Resource] = {}
+        """(group, version, plural) -> resource, for what is served."""
+        self.revision = 0
+        for resource in resources:
+            self.add(resource)
+
+    def __iter__(self) -> Iterator[Resource]:
+        """Everything that is served."""
+        return iter(self.by_path.values())
+
+    def add(self, resource: Resource) -> None:
+        """Register a resource; versions that are not preferred come after the stored one."""
+        self.by_name.setdefault(resource.name, resource)
+        self.by_kind[resource.api_version, resource.kind] = resource
+        if resource.served:
+            self.by_path[resource.group, resource.version, resource.plural] = resource
+        self.revision += 1
+
+    def remove(self, name: str) -> None:
+        """Forget all versions of a group-resource."""
+        del self.by_name[name]
+        self.by_kind = {key: r for key, r in self.by_kind.items() if r.name != name}
+        self.by_path = {key: r for key, r in self.by_path.items() if r.name != name}
+        self.revision += 1
+
+    def stored(self) -> list[Resource]:
+        """The group-resources that have objects, each in the version they are stored in."""
+        return [r for r in self.by_name.values() if r.stored_as == r.name and not r.virtual]
+
+    def storage_of(self, resource: Resource) -> Resource:
+        """The resource in whose version the objects of `resource` are stored: itself, or of a view
+        what it is a view of."""
+        return self.by_name[resource.stored_as]
+
+    def resource_of(self, word: str) -> Resource | None:
+        """The resource a person means by `word`: plural, singular, short name, kind, or
+        ``plural.group``."""
+        wanted = word.lower()
+        for r in self.by_name.values():
+            if wanted in (r.plural, r.singular, r.name, *r.short):
+                return r
+        return None
+
+
+BUILTIN = Kinds((*RESOURCES, *VIEWS))
+"""The kinds that every cluster has, for callers that have no cluster; never changed."""
+BY_NAME = BUILTIN.by_name
+BY_KIND = BUILTIN.by_kind
+resource_of = BUILTIN.resource_of
