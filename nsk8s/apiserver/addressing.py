@@ -14,18 +14,16 @@ _BY_PATH = {(r.group, r.version, r.plural): r for r in RESOURCES}
 _TRUE = {"1", "t", "T", "true", "TRUE", "True"}
 
 
-SUBRESOURCES = ("", "status", "scale")
-
-
 @dataclass(frozen=True, slots=True)
 class Address:
     """A resource's objects: all of them (`namespace` None), those of a namespace, or the one called
-    `name`; perhaps one of its subresources."""
+    `name`; perhaps one of its subresources, and the path `tail` behind that (``proxy/a/b``)."""
 
     resource: Resource
     namespace: str | None
     name: str = ""
     subresource: str = ""
+    tail: str = ""
 
 
 def address(path: str) -> Address | None:
@@ -41,7 +39,7 @@ def address(path: str) -> Address | None:
     if rest[0] == "namespaces" and len(rest) > 2 and (group, version, rest[2]) in _BY_PATH:
         namespace, rest = rest[1], rest[2:]
     resource = _BY_PATH.get((group, version, rest[0]))
-    if resource is None or len(rest) > 3 or (namespace is not None and not resource.namespaced):
+    if resource is None or (namespace is not None and not resource.namespaced):
         return None
     if not resource.namespaced:
         namespace = ""
@@ -49,7 +47,9 @@ def address(path: str) -> Address | None:
     if name and namespace is None:
         return None  # an object of a namespace is found there only
     subresource = rest[2] if len(rest) > 2 else ""
-    return Address(resource, namespace, name, subresource) if subresource in SUBRESOURCES else None
+    if len(rest) > 3 and subresource != "proxy":
+        return None
+    return Address(resource, namespace, name, subresource, "/".join(rest[3:]))
 
 
 def truth(query: Mapping[str, str], key: str) -> bool:
@@ -74,15 +74,18 @@ class Filter:
     address: Address
     labels: selectors.Selector
     fields: selectors.FieldSelector
+    stored_as: str
+    everything: bool
 
     @classmethod
     def of(cls, address: Address, query: Mapping[str, str]) -> Filter:
         """From ``labelSelector`` and ``fieldSelector``. Raises `ApiError` 400."""
-        return cls(
-            address,
-            selectors.parse(query.get("labelSelector", "")),
-            selectors.fields(query.get("fieldSelector", ""), address.resource.name),
-        )
+        labels = selectors.parse(query.get("labelSelector", ""))
+        fields = selectors.fields(query.get("fieldSelector", ""), address.resource.name)
+        everything = address.namespace is None or not address.resource.namespaced
+        if address.name or labels.requirements or fields.terms:
+            everything = False
+        return cls(address, labels, fields, address.resource.name, everything)
 
     def passes(self, obj: Obj) -> bool:
         """Whether `obj` (of the resource) is one of them."""

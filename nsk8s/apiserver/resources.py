@@ -6,18 +6,21 @@ it answers.
 
 from __future__ import annotations
 
+import base64
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from nsk8s.api.kinds import BY_KIND
 from nsk8s.api.types import Obj
-from nsk8s.apiserver import tables
 from nsk8s.apiserver.addressing import Address, Filter, number
 from nsk8s.apiserver.status import success
 from nsk8s.cluster.registry import Propagation, Registry
 from nsk8s.cluster.store import Store
-from nsk8s.errors import ApiError
+from nsk8s.errors import ApiError, Problem
 
 PATCHES = {
     "application/merge-patch+json": "merge",
@@ -27,22 +30,76 @@ PATCHES = {
 APPLY_PATCHES = {"application/apply-patch+yaml", "application/apply-patch+json"}
 
 
-def read(store: Store, address: Address) -> Obj:
-    """GET of one object. Raises `ApiError` 404."""
+def read(registry: Registry, address: Address) -> Obj:
+    """GET of one object, its status or its scale. Raises `ApiError` 404."""
+    if address.subresource == "scale":
+        return registry.scale(address.resource.name, address.namespace or "", address.name)
     if address.subresource not in ("", "status"):
         raise _no_method(address, "get")
-    return store.find(address.resource.name, address.namespace or "", address.name)
+    return registry.store.find(address.resource.name, address.namespace or "", address.name)
 
 
-def listed(store: Store, about: Filter, query: Mapping[str, str]) -> tuple[list[Obj], str]:
-    """The objects of a list in namespace/name order, and its resourceVersion; `limit` is a wish that a
-    server need not grant. Raises `ApiError` 504 for a revision that has not been reached."""
-    asked = query.get("resourceVersion", "")
+def selected(store: Store, about: Filter) -> list[Obj]:
+    """The objects that a filter is about, in namespace/name order."""
+    where = about.address
+    if where.name:
+        found = store.get(about.stored_as, where.namespace or "", where.name)
+        return [found] if found is not None and about.passes(found) else []
+    objects = store.list(about.stored_as, where.namespace)
+    return list(objects) if about.everything else [obj for obj in objects if about.passes(obj)]
+
+
+def listed(store: Store, about: Filter, query: Mapping[str, str]) -> tuple[list[Obj], Obj]:
+    """The objects of a list, and its ListMeta. With ``limit`` a part of them, and how to go on: the
+    ``continue`` token carries the revision of the first part; later parts show the present, and the
+    token expires with the watch log (410), as etcd's compaction has it.
+
+    Raises `ApiError` 400 for a token that is none, 504 for a revision that has not been reached."""
+    asked, token = query.get("resourceVersion", ""), query.get("continue", "")
     if asked.isdecimal() and int(asked) > store.revision:
-        raise ApiError(504, "Timeout", f"Too large resource version: {asked}, current: {store.revision}")
-    objects = store.list(about.address.resource.name, about.address.namespace)
-    found = [obj for obj in objects if about.passes(obj)]
-    return found, str(store.revision)
+        raise too_large(int(asked), store)
+    found = selected(store, about)
+    revision = str(store.revision)
+    if token:
+        revision, after = _resumed(token)
+        store.since(int(revision))
+        found = found[bisect_right(found, after, key=_place) :]
+    limit = number(query, "limit")
+    meta: Obj = {"resourceVersion": revision}
+    if 0 < limit < len(found):
+        rest = len(found) - limit
+        found = found[:limit]
+        meta["continue"] = _token(revision, found[-1])
+        if not (about.labels.requirements or about.fields.terms):
+            meta["remainingItemCount"] = rest
+    return found, meta
+
+
+def too_large(revision: int, store: Store) -> ApiError:
+    """Somebody knows a revision that is still to come."""
+    error = ApiError(504, "Timeout", f"Too large resource version: {revision}, current: {store.revision}")
+    error.causes = (Problem("", "Too large resource version"),)
+    return error
+
+
+def _place(obj: Obj) -> tuple[str, str]:
+    meta = obj["metadata"]
+    return meta.get("namespace", ""), meta["name"]
+
+
+def _token(revision: str, last: Obj) -> str:
+    return base64.urlsafe_b64encode(msgspec.json.encode([revision, *_place(last)])).decode()
+
+
+def _resumed(token: str) -> tuple[str, tuple[str, str]]:
+    try:
+        revision, namespace, name = msgspec.json.decode(
+            base64.urlsafe_b64decode(token), type=tuple[str, str, str]
+        )
+        int(revision)
+    except (ValueError, msgspec.DecodeError) as error:
+        raise ApiError(400, "BadRequest", f"continue key is not valid: {error}") from error
+    return revision, (namespace, name)
 
 
 def listing(address: Address, objects: list[Obj], revision: str) -> Obj:
@@ -53,12 +110,6 @@ def listing(address: Address, objects: list[Obj], revision: str) -> Obj:
         "metadata": {"resourceVersion": revision},
         "items": objects,
     }
-
-
-def table_of(address: Address, objects: list[Obj], revision: str, query: Mapping[str, str]) -> Obj:
-    """A list as a table."""
-    whole = query.get("includeObject") == "Object"
-    return tables.table(address.resource, objects, tables.now(), revision, whole=whole)
 
 
 def create(registry: Registry, address: Address, body: Obj) -> Obj:
@@ -111,11 +162,6 @@ def change(registry: Registry, address: Address, body: Any, kind: str) -> tuple[
         case "scale":
             return registry.patch(*where, body, PATCHES[kind], "scale"), 200  # type: ignore[arg-type]  # the same
     raise _no_method(address, "patch")
-
-
-def scale(registry: Registry, address: Address) -> Obj:
-    """GET of the scale subresource."""
-    return registry.scale(address.resource.name, address.namespace or "", address.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,13 +226,13 @@ def delete(registry: Registry, store: Store, address: Address, options: DeleteOp
 
 def delete_all(registry: Registry, store: Store, about: Filter, options: DeleteOptions) -> Obj:
     """DELETE of a collection; the list of what was there."""
-    found, revision = listed(store, about, {})
+    found = selected(store, about)
     for obj in found:
         meta = obj["metadata"]
         one = Address(about.address.resource, meta.get("namespace", ""), meta["name"])
         if store.get(one.resource.name, one.namespace or "", one.name) is not None:
             delete(registry, store, one, options)
-    return listing(about.address, found, revision)
+    return listing(about.address, found, str(store.revision))
 
 
 def rehearsed(query: Mapping[str, str], body: Any, method: str) -> bool:  # noqa: ANN401  # JSON

@@ -7,7 +7,8 @@ that want it. A watcher that does not read is dropped, never waited for.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+import base64
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 
 import msgspec
@@ -15,30 +16,31 @@ import msgspec
 from nsk8s.api.kinds import Resource
 from nsk8s.api.types import Obj
 from nsk8s.apiserver.addressing import Filter
+from nsk8s.apiserver.forms import Form
 from nsk8s.cluster.store import Change
 
 BACKLOG = 20_000
 """Events a watcher may be behind before it is dropped; it comes back with its last resourceVersion."""
 
-Form = Callable[[Obj], Obj]
-"""How an object is shown: as it is, or as a row of a table."""
-
 
 class Watcher:
     """One client's watch. `drop` ends its connection, whatever it is doing."""
 
-    def __init__(self, about: Filter, form: Form, form_name: str, drop: Callable[[], None]) -> None:
+    def __init__(self, about: Filter, form: Form, drop: Callable[[], None]) -> None:
         self.about = about
         self.form = form
-        self.form_name = form_name
         self._drop = drop
-        self._lines: asyncio.Queue[bytes] = asyncio.Queue(BACKLOG)
+        self._lines: list[bytes] = []
+        self._waiting: asyncio.Future[None] | None = None
+        self._dropped = False
 
     def event(self, change: Change) -> tuple[str, Obj] | None:
         """What this change is to this watcher: an object that leaves its selection is DELETED, one that
         enters it ADDED; None if it is nothing."""
-        if change.key.resource != self.about.address.resource.name:
+        if change.key.resource != self.about.stored_as:
             return None
+        if self.about.everything:
+            return change.type, change.new
         now = change.type != "DELETED" and self.about.passes(change.new)
         before = change.old is not None and self.about.passes(change.old)
         if now:
@@ -54,52 +56,61 @@ class Watcher:
 
     def tell(self, text: bytes) -> None:
         """Queue one line; a watcher that is too far behind is dropped instead."""
-        try:
-            self._lines.put_nowait(text)
-        except asyncio.QueueFull:
-            self._drop()
+        if len(self._lines) >= BACKLOG:
+            if not self._dropped:
+                self._dropped = True
+                self._drop()
+            return
+        self._lines.append(text)
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
 
-    async def told(self) -> bytes:
+    async def told(self) -> list[bytes]:
         """Wait for lines; all that there are by then."""
-        found = [await self._lines.get()]
-        while not self._lines.empty():
-            found.append(self._lines.get_nowait())
-        return b"".join(found)
+        if not self._lines:
+            self._waiting = asyncio.get_running_loop().create_future()
+            await self._waiting
+        found, self._lines = self._lines, []
+        return found
 
 
 class Watchers:
-    """All watches of the server."""
+    """All watches of the server, by resource."""
 
     def __init__(self) -> None:
-        self._watchers: set[Watcher] = set()
+        self._watchers: dict[str, dict[Watcher, None]] = {}
 
     def __len__(self) -> int:
         """How many there are."""
-        return len(self._watchers)
+        return sum(map(len, self._watchers.values()))
 
     def notify(self, changes: Iterable[Change]) -> None:
         """Tell everybody concerned; `changes` are committed."""
         if not self._watchers:
             return
         for change in changes:
-            lines: dict[tuple[str, str], bytes] = {}
-            for watcher in self._watchers:
+            lines: dict[tuple[str, Hashable], bytes] = {}
+            for watcher in self._watchers.get(change.key.resource, ()):
                 event = watcher.event(change)
                 if event is None:
                     continue
-                key = (event[0], watcher.form_name)
-                if key not in lines:
-                    lines[key] = line(event[0], watcher.form(event[1]))
-                watcher.tell(lines[key])
+                key = (event[0], watcher.form.key)
+                text = lines.get(key)
+                if text is None:
+                    text = lines[key] = watcher.form.event(*event)
+                watcher.tell(text)
 
     @contextmanager
     def following(self, watcher: Watcher) -> Iterator[None]:
         """From now on, `watcher` is told of every change."""
-        self._watchers.add(watcher)
+        resource = watcher.about.stored_as
+        self._watchers.setdefault(resource, {})[watcher] = None
         try:
             yield
         finally:
-            self._watchers.discard(watcher)
+            del self._watchers[resource][watcher]
+            if not self._watchers[resource]:
+                del self._watchers[resource]
 
 
 def line(kind: str, obj: Obj) -> bytes:
@@ -109,8 +120,19 @@ def line(kind: str, obj: Obj) -> bytes:
 
 def bookmark(resource: Resource, revision: int, *, initial_end: bool = False) -> bytes:
     """A BOOKMARK event: nothing but a resourceVersion. With `initial_end` it says that the initial events
-    of a streaming list are complete (KEP-3157)."""
+    of a streaming list are complete (KEP-3157), and how an empty list of the kind looks."""
     meta: Obj = {"resourceVersion": str(revision), "creationTimestamp": None}
     if initial_end:
-        meta["annotations"] = {"k8s.io/initial-events-end": "true"}
+        empty = {
+            "kind": f"{resource.kind}List",
+            "apiVersion": resource.api_version,
+            "metadata": {},
+            "items": [],
+        }
+        meta["annotations"] = {
+            "k8s.io/initial-events-end": "true",
+            "kubernetes.io/initial-events-list-blueprint": base64.b64encode(
+                msgspec.json.encode(empty)
+            ).decode(),
+        }
     return line("BOOKMARK", {"kind": resource.kind, "apiVersion": resource.api_version, "metadata": meta})

@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
+import msgspec
+
 from nsk8s.api.types import Obj, View, view
 from nsk8s.errors import ApiError
 
@@ -52,8 +54,8 @@ class Journal(Protocol):
     def load(self) -> tuple[int, Iterable[tuple[str, Obj]]]:
         """The last revision written, and every object with its group-resource."""
 
-    def write(self, revision: int, changes: Sequence[Change]) -> None:
-        """Make `changes` durable, all or none; returns when they are."""
+    def write(self, revision: int, changes: Sequence[Change], encoded: Callable[[Obj], bytes]) -> None:
+        """Make `changes` durable, all or none; returns when they are. `encoded` gives an object as JSON."""
 
 
 class NoJournal:
@@ -63,7 +65,7 @@ class NoJournal:
         """Nothing was ever written."""
         return 0, ()
 
-    def write(self, revision: int, changes: Sequence[Change]) -> None:
+    def write(self, revision: int, changes: Sequence[Change], encoded: Callable[[Obj], bytes]) -> None:
         """Forget."""
 
 
@@ -85,6 +87,8 @@ class Store:
         self.now = now
         self._objects: dict[str, dict[str, dict[str, Obj]]] = {}
         self._views: dict[Key, View] = {}
+        self._encoded: dict[str, tuple[Obj, bytes]] = {}
+        self._encode = msgspec.json.Encoder().encode
         self._labels: dict[tuple[str, str, str, str], dict[str, None]] = {}
         self._owned: dict[str, dict[Key, None]] = {}
         self._log: deque[Change] = deque(maxlen=LOG_LENGTH)
@@ -94,6 +98,7 @@ class Store:
         self._oldest = self.revision
         for resource, obj in stored:
             self._put(key_of(resource, obj), obj)
+            self._encoded[obj["metadata"].get("uid", "")] = obj, b""
 
     # --- reading ------------------------------------------------------------------------------------
 
@@ -150,6 +155,18 @@ class Store:
                 return None
             cached = self._views[key] = view(obj)
         return cached
+
+    def encoded(self, obj: Obj) -> bytes:
+        """An object as JSON; encoded once if it is a committed one, for the journal and for everybody who
+        gets, lists or watches it."""
+        uid = obj["metadata"].get("uid", "")
+        known, text = self._encoded.get(uid, (None, b""))
+        if known is not obj:
+            return self._encode(obj)
+        if not text:
+            text = self._encode(obj)
+            self._encoded[uid] = obj, text
+        return text
 
     def views(self, resource: str, namespace: str | None = None) -> Iterator[View]:
         """Typed views of a resource's objects, in namespace/name order."""
@@ -227,7 +244,8 @@ class Store:
         be written they stay pending."""
         done = self._pending
         if done:
-            self._journal.write(self.revision, done)
+            self._remember(done)
+            self._journal.write(self.revision, done, self.encoded)
             self._pending = []
             for change in done:
                 if len(self._log) == LOG_LENGTH:
@@ -291,6 +309,15 @@ class Store:
                 self._put(key, new)
         self._pending.append(Change(type_, key, self.revision, old, new))
         return new
+
+    def _remember(self, changes: Sequence[Change]) -> None:
+        """What `changes` have left behind is worth encoding only once."""
+        for key, change in {change.key: change for change in changes}.items():
+            uid = change.new["metadata"]["uid"]
+            if change.type == "DELETED":
+                self._encoded.pop(uid, None)
+            elif self.get(*key) is change.new:
+                self._encoded[uid] = change.new, b""
 
     def _put(self, key: Key, obj: Obj) -> None:
         self._objects.setdefault(key.resource, {}).setdefault(key.namespace, {})[key.name] = obj

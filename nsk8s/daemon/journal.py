@@ -7,7 +7,7 @@ intact), not the machine, for a reboot ends the cluster anyway.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -36,7 +36,6 @@ class SqliteJournal:
         except sqlite3.Error as error:
             raise _unusable(path, error) from error
         self._path = path
-        self._encoder = msgspec.json.Encoder()
 
     def load(self) -> tuple[int, Iterable[tuple[str, Obj]]]:
         """The last revision written, and every object."""
@@ -48,15 +47,11 @@ class SqliteJournal:
         except (sqlite3.Error, msgspec.DecodeError) as error:
             raise _unusable(self._path, error) from error
 
-    def write(self, revision: int, changes: Sequence[Change]) -> None:
+    def write(self, revision: int, changes: Sequence[Change], encoded: Callable[[Obj], bytes]) -> None:
         """Write the last state of every changed object in one transaction."""
         last = {change.key: change for change in changes}
         gone = [key for key, change in last.items() if change.type == "DELETED"]
-        kept = [
-            (*key, self._encoder.encode(change.new))
-            for key, change in last.items()
-            if change.type != "DELETED"
-        ]
+        kept = [(*key, encoded(change.new)) for key, change in last.items() if change.type != "DELETED"]
         try:
             self._db.execute("BEGIN")
             self._db.executemany("INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?)", kept)

@@ -46,7 +46,7 @@ class Snapshot:
         """What was given."""
         return self._revision, self._objects
 
-    def write(self, revision: int, changes: Sequence[Change]) -> None:
+    def write(self, revision: int, changes: Sequence[Change], encoded: Callable[[Obj], bytes]) -> None:
         """Forget."""
 
 

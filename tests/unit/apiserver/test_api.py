@@ -256,3 +256,29 @@ def test_routes_of_our_own(api: Served) -> None:
     assert next(lines) == {"number": 0}
     with pytest.raises(ApiError, match="too far"):
         next(lines)
+
+
+def test_a_list_comes_in_parts(api: Served) -> None:
+    for name in ("a", "b", "c", "d", "e"):
+        api.client.post(PODS, pod(name))
+    found, token, left = [], "", []
+    while True:
+        part = api.client.get(f"{PODS}?limit=2&continue={token}")
+        found += [item["metadata"]["name"] for item in part["items"]]
+        left.append(part["metadata"].get("remainingItemCount", 0))
+        token = part["metadata"].get("continue", "")
+        if not token:
+            break
+    assert found == ["a", "b", "c", "d", "e"]
+    assert left == [3, 1, 0]
+    with pytest.raises(ApiError) as refused:
+        api.client.get(f"{PODS}?limit=2&continue=nonsense")
+    assert refused.value.code == 400
+
+
+def test_metadata_alone(api: Served) -> None:
+    api.client.post(PODS, pod("a"))
+    accept = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
+    found = api.client.get(PODS, accept=accept)
+    assert (found["kind"], found["apiVersion"]) == ("PartialObjectMetadataList", "meta.k8s.io/v1")
+    assert [set(item) for item in found["items"]] == [{"kind", "apiVersion", "metadata"}]

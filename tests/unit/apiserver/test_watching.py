@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import socket
 import time
@@ -12,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from nsk8s.api.types import Obj
-from nsk8s.apiserver import server as servers
-from nsk8s.apiserver import watching
+from nsk8s.apiserver import watches, watching
 from nsk8s.client import Client, _send, _UnixConnection
 from nsk8s.errors import ApiError
 from nsk8s.paths import ClusterPaths
@@ -86,7 +86,7 @@ def test_a_watch_ends_when_its_time_is_over_with_a_bookmark(api: Served) -> None
 
 
 def test_a_silent_watch_gets_bookmarks(api: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(servers, "BOOKMARK_INTERVAL", 0.05)
+    monkeypatch.setattr(watches, "BOOKMARK_INTERVAL", 0.05)
     events = Client(api.paths).watch(f"{PODS}?watch=1&allowWatchBookmarks=true")
     assert [next(events)["type"] for _ in range(2)] == ["BOOKMARK", "BOOKMARK"]
     without = Client(api.paths).watch(f"{PODS}?watch=1&timeoutSeconds=1")
@@ -100,7 +100,26 @@ def test_a_streaming_list_says_where_the_list_ends(api: Served) -> None:
     events = Client(api.paths).watch(f"{PODS}?{query}")
     three = [next(events) for _ in range(3)]
     assert [e["object"]["metadata"].get("name") for e in three] == ["a", "b", None]
-    assert three[2]["object"]["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
+    notes = three[2]["object"]["metadata"]["annotations"]
+    blueprint = notes.pop("kubernetes.io/initial-events-list-blueprint")
+    assert notes == {"k8s.io/initial-events-end": "true"}
+    assert json.loads(base64.b64decode(blueprint)) == {
+        "kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": []
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "sendInitialEvents=true",
+        "sendInitialEvents=true&resourceVersionMatch=Exact",
+        "resourceVersionMatch=Exact",
+    ],
+)
+def test_parameters_that_contradict_each_other_are_refused(api: Served, query: str) -> None:
+    with pytest.raises(ApiError) as refused:
+        next(Client(api.paths).watch(f"{PODS}?watch=1&{query}"))
+    assert refused.value.code == 422
 
 
 @pytest.mark.parametrize("query", ["resourceVersion=x", "timeoutSeconds=-1", "resourceVersion=" + "9" * 5000])

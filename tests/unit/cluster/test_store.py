@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import pytest
 
@@ -26,7 +26,7 @@ class Memory:
     def load(self) -> tuple[int, Iterable[tuple[str, Obj]]]:
         return 7, [("configmaps", config("old", {"a": "b"}))]
 
-    def write(self, revision: int, changes: Sequence[Change]) -> None:
+    def write(self, revision: int, changes: Sequence[Change], encoded: Callable[[Obj], bytes]) -> None:
         if self.broken:
             raise OSError("disk full")
         self.written += changes

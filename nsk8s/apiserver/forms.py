@@ -1,0 +1,173 @@
+"""How objects are shown: whole, by their metadata, or as rows of a table.
+
+The form is what the Accept header asks for (KEP-1152 and server-side printing). Whole objects are encoded
+once a revision and the bytes shared by everybody; other forms are made for each answer, and once for all the
+watchers that want the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from nsk8s.api.kinds import Resource
+from nsk8s.api.types import Obj
+from nsk8s.apiserver import tables
+from nsk8s.errors import ApiError
+
+Encoded = Callable[[Obj], bytes]
+"""An object of the store as JSON."""
+
+encode = msgspec.json.encode
+
+
+class Form(Protocol):
+    """One way to show the objects of a resource. Forms with the same `key` show the same."""
+
+    key: Hashable
+
+    def one(self, obj: Obj) -> bytes:
+        """An object."""
+
+    def many(self, objects: Sequence[Obj], meta: Obj) -> bytes:
+        """A list; `meta` is its ListMeta."""
+
+    def event(self, kind: str, obj: Obj) -> bytes:
+        """A watch event, with its line feed."""
+
+    def head(self, event: bytes) -> bytes:
+        """The first event of a watch."""
+
+
+class Whole:
+    """Objects as they are."""
+
+    def __init__(self, resource: Resource, encoded: Encoded) -> None:
+        self.key: Hashable = ""
+        self._resource = resource
+        self._encoded = encoded
+
+    def one(self, obj: Obj) -> bytes:
+        """The object."""
+        return self._encoded(obj)
+
+    def many(self, objects: Sequence[Obj], meta: Obj) -> bytes:
+        """A List."""
+        return listing(
+            f"{self._resource.kind}List", self._resource.api_version, meta, map(self._encoded, objects)
+        )
+
+    def event(self, kind: str, obj: Obj) -> bytes:
+        """A watch event."""
+        return b'{"type":"%s","object":%s}\n' % (kind.encode(), self._encoded(obj))
+
+    def head(self, event: bytes) -> bytes:
+        """Nothing special."""
+        return event
+
+
+class Partial:
+    """`meta.k8s.io` PartialObjectMetadata: metadata only."""
+
+    def __init__(self, version: str) -> None:
+        self.key: Hashable = ("partial", version)
+        self._version = f"meta.k8s.io/{version}"
+
+    def one(self, obj: Obj) -> bytes:
+        """The metadata."""
+        return encode(
+            {"kind": "PartialObjectMetadata", "apiVersion": self._version, "metadata": obj["metadata"]}
+        )
+
+    def many(self, objects: Sequence[Obj], meta: Obj) -> bytes:
+        """A PartialObjectMetadataList."""
+        return listing("PartialObjectMetadataList", self._version, meta, map(self.one, objects))
+
+    def event(self, kind: str, obj: Obj) -> bytes:
+        """A watch event."""
+        return b'{"type":"%s","object":%s}\n' % (kind.encode(), self.one(obj))
+
+    def head(self, event: bytes) -> bytes:
+        """Nothing special."""
+        return event
+
+
+class Table:
+    """`meta.k8s.io` Table: the columns that kubectl prints. `include` says what stands beside the cells:
+    ``Metadata`` (as usual), ``Object`` or ``None``."""
+
+    def __init__(self, resource: Resource, version: str, include: str) -> None:
+        if include not in ("", "Metadata", "Object", "None"):
+            raise ApiError(
+                400, "BadRequest", f'includeObject: "{include}" is none of "None", "Metadata", "Object"'
+            )
+        self.key: Hashable = ("table", version, include)
+        self._resource = resource
+        self._version = f"meta.k8s.io/{version}"
+        self._include = include or "Metadata"
+
+    def one(self, obj: Obj) -> bytes:
+        """A table of one row."""
+        return self.many([obj], {"resourceVersion": obj["metadata"].get("resourceVersion", "")})
+
+    def many(self, objects: Sequence[Obj], meta: Obj) -> bytes:
+        """A table."""
+        return encode(self._table(objects, meta))
+
+    def event(self, kind: str, obj: Obj) -> bytes:
+        """A watch event: a table of one row, without the columns."""
+        table = self._table([obj], {"resourceVersion": obj["metadata"].get("resourceVersion", "")})
+        return encode({"type": kind, "object": {**table, "columnDefinitions": None}}) + b"\n"
+
+    def head(self, event: bytes) -> bytes:
+        """The first event says what the columns are."""
+        found = msgspec.json.decode(event)
+        if found["type"] not in ("ADDED", "MODIFIED", "DELETED"):
+            return event
+        columns = self._table([], {})["columnDefinitions"]
+        return encode({**found, "object": {**found["object"], "columnDefinitions": columns}}) + b"\n"
+
+    def _table(self, objects: Sequence[Obj], meta: Obj) -> Obj:
+        found = tables.table(self._resource, objects, tables.now(), "", whole=self._include == "Object")
+        if self._include == "None":
+            found["rows"] = [{"cells": row["cells"], "object": None} for row in found["rows"]]
+        return {**found, "apiVersion": self._version, "metadata": meta}
+
+
+def listing(kind: str, api_version: str, meta: Obj, items: Iterable[bytes]) -> bytes:
+    """A list of encoded objects."""
+    return b'{"kind":"%s","apiVersion":"%s","metadata":%s,"items":[%s]}' % (
+        kind.encode(),
+        api_version.encode(),
+        encode(meta),
+        b",".join(items),
+    )
+
+
+def form_of(accept: str, resource: Resource, query: Mapping[str, str], encoded: Encoded) -> Form:
+    """What an Accept header asks for: the first of its media types that we can make. Raises `ApiError`
+    406 if there is none."""
+    if not accept:
+        return Whole(resource, encoded)
+    for media in accept.split(","):
+        kind, *parameters = [word.strip() for word in media.split(";")]
+        if kind not in ("application/json", "*/*", "application/*"):
+            continue
+        given = dict(word.partition("=")[::2] for word in parameters)
+        shape, version = given.get("as", ""), given.get("v", "")
+        if not shape:
+            return Whole(resource, encoded)
+        if given.get("g") != "meta.k8s.io" or version not in ("v1", "v1beta1"):
+            continue
+        if shape == "Table":
+            return Table(resource, version, query.get("includeObject", ""))
+        if shape in ("PartialObjectMetadata", "PartialObjectMetadataList"):
+            return Partial(version)
+    raise ApiError(
+        406,
+        "NotAcceptable",
+        "only the following media types are accepted: application/json, "
+        "application/json;as=Table;v=v1;g=meta.k8s.io",
+    )
