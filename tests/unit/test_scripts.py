@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.machinery
-import importlib.util
 import os
 import subprocess
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+
+from benchmarks import cluster
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted(p for p in [*(ROOT / "scripts").iterdir(), ROOT / ".ci/run"] if p.is_file() and not p.suffix)
@@ -52,21 +50,10 @@ def test_install_refuses_what_it_does_not_know() -> None:
     assert "usage" in done.stderr
 
 
-def test_the_benchs_cluster_has_the_promised_shape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    size = bench(monkeypatch).grid(tmp_path, 1000)
+def test_the_benchs_cluster_has_the_promised_shape(tmp_path: Path) -> None:
+    size = cluster.grid(tmp_path, 1000)
     text = Path(size.files[0]).read_text()
     assert size.nodes == 10
     assert text.count("kind: Deployment") == 100
     assert text.count("replicas: 10\n") == 100
     assert text.count("kind: Service") == 100
-
-
-def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """scripts/bench as a module; it has no suffix to be imported by."""
-    loader = importlib.machinery.SourceFileLoader("bench", str(ROOT / "scripts/bench"))
-    spec = importlib.util.spec_from_loader("bench", loader)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "bench", module)  # where dataclasses look their annotations up
-    loader.exec_module(module)
-    return module

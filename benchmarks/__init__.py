@@ -1,0 +1,1 @@
+"""What `scripts/bench` runs: figures beside a peer's in the same run, never tests."""
