@@ -93,6 +93,8 @@ def read(cluster: Obj) -> tuple[Topology | None, list[Problem]]:
         proxy_mode=spec["proxyMode"],
         host_access=spec["hostAccess"],
         images=MappingProxyType(dict(spec["images"])),
+        kubernetes_version=spec["kubernetesVersion"],
+        legacy_apis=spec["legacyAPIs"],
     )
     return topology, []
 

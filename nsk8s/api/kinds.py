@@ -8,7 +8,7 @@ has a `Kinds` of its own, to which CustomResourceDefinitions add theirs while it
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 READ = ("get", "list", "watch")
 """Verbs of what is shown but not changed through the API."""
@@ -39,7 +39,8 @@ class Resource:
 
     `acts` is False for kinds that are stored, watched and deleted but change nothing in the emulated
     network. `stored_as` is the group-resource under which its objects are kept: its own name, but for views
-    such as events.k8s.io. `served` is False for a version that objects are only kept in."""
+    such as events.k8s.io. `served` is False for a version that objects are only kept in; `custom` ones
+    are of a CustomResourceDefinition. `warning` is told to everybody who asks for it."""
 
     plural: str
     kind: str
@@ -56,6 +57,7 @@ class Resource:
     list_kind: str = ""
     served: bool = True
     custom: bool = False
+    warning: str = ""
     name: str = field(init=False)
     """The group-resource: ``pods``, ``deployments.apps``."""
     api_version: str = field(init=False)
@@ -117,7 +119,8 @@ RESOURCES: tuple[Resource, ...] = (
     )),
     R("services", "Service", short=("svc",), categories=("all",), acts=True,
       subresources=(_proxy("ServiceProxyOptions"), *_status("Service"))),
-    R("endpoints", "Endpoints", short=("ep",), acts=True),
+    R("endpoints", "Endpoints", short=("ep",), acts=True,
+      warning="v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"),
     R("nodes", "Node", namespaced=False, short=("no",), acts=True,
       subresources=(_proxy("NodeProxyOptions"), *_status("Node"))),
     R("namespaces", "Namespace", namespaced=False, short=("ns",), acts=True,
@@ -138,7 +141,8 @@ RESOURCES: tuple[Resource, ...] = (
     R("replicationcontrollers", "ReplicationController", short=("rc",), categories=("all",),
       subresources=_scaled("ReplicationController")),
     R("bindings", "Binding", verbs=_CREATE),
-    R("componentstatuses", "ComponentStatus", namespaced=False, short=("cs",), verbs=("get", "list")),
+    R("componentstatuses", "ComponentStatus", namespaced=False, short=("cs",), verbs=("get", "list"),
+      warning="v1 ComponentStatus is deprecated in v1.19+"),
     R("apiservices", "APIService", "apiregistration.k8s.io", namespaced=False, categories=_EXTENDS,
       subresources=_status("APIService")),
     R("deployments", "Deployment", "apps", short=("deploy",), categories=("all",), acts=True,
@@ -211,6 +215,37 @@ VIEWS: tuple[Resource, ...] = (
 """Other versions in which objects are read and written, see `nsk8s.api.conversions`."""
 
 
+def _old(group: str, version: str, deprecated: int, removed: int, *names: str) -> list[Resource]:
+    """Stored resources as a group's old version had them, with upstream's deprecation warning (`deprecated`
+    in and `removed` from Kubernetes 1.x). Without short names, which mean the new ones."""
+    found = []
+    for now in (r for r in RESOURCES if r.name in names):
+        row = replace(now, group=group, version=version, stored_as=now.name, short=(), categories=())
+        warning = (
+            f"{row.api_version} {row.kind} is deprecated in v1.{deprecated}+, unavailable in v1.{removed}+; "
+            f"use {now.api_version} {now.kind}"
+        )
+        found.append(replace(row, warning=warning))
+    return found
+
+
+LEGACY: tuple[Resource, ...] = (
+    *_old("extensions", "v1beta1", 14, 22, f"ingresses.{_NET}"),
+    *_old("extensions", "v1beta1", 9, 16, f"networkpolicies.{_NET}"),
+    *_old("extensions", "v1beta1", 8, 16, "deployments.apps", "daemonsets.apps", "replicasets.apps"),
+    *_old("apps", "v1beta1", 8, 16, "deployments.apps", "statefulsets.apps", "controllerrevisions.apps"),
+    *_old("apps", "v1beta2", 9, 16, "deployments.apps", "daemonsets.apps", "replicasets.apps",
+          "statefulsets.apps", "controllerrevisions.apps"),
+    *_old(_NET, "v1beta1", 19, 22, f"ingresses.{_NET}", f"ingressclasses.{_NET}"),
+    *_old(_RBAC, "v1beta1", 17, 22, f"roles.{_RBAC}", f"rolebindings.{_RBAC}", f"clusterroles.{_RBAC}",
+          f"clusterrolebindings.{_RBAC}"),
+    *_old("policy", "v1beta1", 21, 25, "poddisruptionbudgets.policy"),
+    *_old("batch", "v1beta1", 21, 25, "cronjobs.batch"),
+)  # fmt: skip
+"""What clusters with ``legacyAPIs`` serve besides: the versions in which manifests of 2019 are written
+(upstream: ``zz_generated.prerelease-lifecycle.go``)."""
+
+
 class Kinds:
     """The kinds of one cluster, in order of registration. Of a group-resource's versions the first is the
     one its objects are stored in. `revision` changes whenever the kinds do."""
@@ -264,7 +299,12 @@ class Kinds:
         return None
 
 
-BUILTIN = Kinds((*RESOURCES, *VIEWS))
+def kinds_of(*, legacy: bool) -> Kinds:
+    """The kinds of a new cluster, with or without `LEGACY`."""
+    return Kinds((*RESOURCES, *VIEWS, *LEGACY) if legacy else (*RESOURCES, *VIEWS))
+
+
+BUILTIN = kinds_of(legacy=False)
 """The kinds that every cluster has, for callers that have no cluster; never changed."""
 BY_NAME = BUILTIN.by_name
 BY_KIND = BUILTIN.by_kind

@@ -13,11 +13,13 @@ from typing import Any
 
 from nsk8s.api.findings import Findings, shown
 from nsk8s.api.names import nearest
+from nsk8s.api.topology import KUBERNETES
 
 Schema = Mapping[str, Any]
 
 LABEL = "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 IPV4 = r"^[0-9]{1,3}(\.[0-9]{1,3}){3}$"
+VERSION = r"^v?1\.[0-9]{1,2}(\.[0-9]{1,3})?$"
 NETWORK = r"^[0-9]{1,3}(\.[0-9]{1,3}){3}/[0-9]{1,2}$"
 
 
@@ -183,6 +185,21 @@ CLUSTER: Schema = {
                     "type": "boolean",
                     "default": False,
                     "description": "One link from this host to the underlay: browser and curl reach nodes.",
+                },
+                "kubernetesVersion": {
+                    "type": "string",
+                    "pattern": VERSION,
+                    "x-wants": "a version of Kubernetes such as 1.33 or v1.29.4",
+                    "default": KUBERNETES,
+                    "description": f"The version that the API says it has; it is that of {KUBERNETES} "
+                    "whatever it says. Some programs choose by it how they talk to the cluster.",
+                },
+                "legacyAPIs": {
+                    "type": "boolean",
+                    "default": False,
+                    "description": "Old manifests apply as they are: extensions/v1beta1, apps/v1beta1 and "
+                    "v1beta2, networking.k8s.io/v1beta1, rbac.authorization.k8s.io/v1beta1, policy/v1beta1 "
+                    "and batch/v1beta1 are served, with a warning.",
                 },
                 "images": {
                     "type": "object",

@@ -13,6 +13,9 @@ from typing import Any
 
 from nsk8s.api.types import Taint
 
+KUBERNETES = "1.33"
+"""The version of Kubernetes whose API is served, and that ``/version`` tells unless the user chooses."""
+
 
 @dataclass(frozen=True, slots=True)
 class NodeTopology:
@@ -48,6 +51,8 @@ class Topology:
     proxy_mode: str = "iptables"
     host_access: bool = False
     images: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))
+    kubernetes_version: str = KUBERNETES
+    legacy_apis: bool = False
 
     def node(self, name: str) -> NodeTopology:
         """The node called `name`; KeyError if there is none."""
