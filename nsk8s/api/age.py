@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 
 def age(since: str | None, now: datetime) -> str:
+    """How long ago a moment (RFC 3339) was; one that cannot be read is unknown."""
+    begin = moment(since)
+    return "<unknown>" if begin is None else duration(now - begin)
+
+
+def moment(text: str | None) -> datetime | None:
+    """A moment that is written as RFC 3339 has it; None if it is not."""
+    try:
+        found = datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+
+
+def duration(length: timedelta) -> str:
     """As kubectl shows a duration (k8s.io/apimachinery/pkg/util/duration, HumanDuration)."""
-    if not since:
-        return "<unknown>"
-    seconds = int((now - datetime.fromisoformat(since.replace("Z", "+00:00"))).total_seconds())
-    if seconds < 0:
-        return "0s"
+    seconds = int(length.total_seconds())
     if seconds < 120:
-        return f"{seconds}s"
+        return f"{max(seconds, 0)}s" if seconds >= -1 else "<invalid>"
     minutes, rest = divmod(seconds, 60)
     if minutes < 10:
         return f"{minutes}m{rest}s" if rest else f"{minutes}m"
@@ -27,4 +38,7 @@ def age(since: str | None, now: datetime) -> str:
     days, over = divmod(hours, 24)
     if days < 8:
         return f"{days}d{over}h" if over else f"{days}d"
-    return f"{days}d" if days < 730 else f"{days // 365}y{days % 365}d"
+    if days < 2 * 365:
+        return f"{days}d"
+    years, more = divmod(days, 365)
+    return f"{years}y{more}d" if more and years < 8 else f"{years}y"

@@ -1,5 +1,5 @@
 """The Kubernetes REST API over the store: an honest subset in the API's own shape.
 
 `server` speaks HTTP, `addressing` says what a path means, `resources` answers for objects, `watching` follows
-changes, `tables` prints as a real server does for kubectl, `discovery` tells what there is.
+changes, `printers` print as a real server does for kubectl, `discovery` tells what there is.
 """

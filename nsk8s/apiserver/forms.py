@@ -8,13 +8,14 @@ watchers that want the same.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 import msgspec
 
 from nsk8s.api.kinds import Resource
 from nsk8s.api.types import Obj
-from nsk8s.apiserver import tables
+from nsk8s.apiserver import printers, tables
+from nsk8s.apiserver.printers.columns import Printer
 from nsk8s.errors import ApiError
 
 Encoded = Callable[[Obj], bytes]
@@ -98,27 +99,28 @@ class Table:
     """`meta.k8s.io` Table: the columns that kubectl prints. `include` says what stands beside the cells:
     ``Metadata`` (as usual), ``Object`` or ``None``."""
 
-    def __init__(self, resource: Resource, version: str, include: str) -> None:
+    def __init__(self, version: str, include: str, printer: Printer) -> None:
         if include not in ("", "Metadata", "Object", "None"):
             raise ApiError(
                 400, "BadRequest", f'includeObject: "{include}" is none of "None", "Metadata", "Object"'
             )
         self.key: Hashable = ("table", version, include)
-        self._resource = resource
-        self._version = f"meta.k8s.io/{version}"
-        self._include = include or "Metadata"
+        self._version = version
+        self._include = cast("tables.Include", include or "Metadata")
+        self._printer = printer
 
     def one(self, obj: Obj) -> bytes:
-        """A table of one row."""
-        return self.many([obj], {"resourceVersion": obj["metadata"].get("resourceVersion", "")})
+        """A table of one row: of the object, or of a Scale or Status in its place."""
+        printer = printers.IN_PLACE.get(obj.get("kind", ""), self._printer)
+        return encode(self._table([obj], {"resourceVersion": _revision(obj)}, printer))
 
     def many(self, objects: Sequence[Obj], meta: Obj) -> bytes:
         """A table."""
-        return encode(self._table(objects, meta))
+        return encode(self._table(objects, meta, self._printer))
 
     def event(self, kind: str, obj: Obj) -> bytes:
         """A watch event: a table of one row, without the columns."""
-        table = self._table([obj], {"resourceVersion": obj["metadata"].get("resourceVersion", "")})
+        table = self._table([obj], {"resourceVersion": _revision(obj)}, self._printer)
         return encode({"type": kind, "object": {**table, "columnDefinitions": None}}) + b"\n"
 
     def head(self, event: bytes) -> bytes:
@@ -126,14 +128,22 @@ class Table:
         found = msgspec.json.decode(event)
         if found["type"] not in ("ADDED", "MODIFIED", "DELETED"):
             return event
-        columns = self._table([], {})["columnDefinitions"]
+        columns = tables.columns(self._printer)
         return encode({**found, "object": {**found["object"], "columnDefinitions": columns}}) + b"\n"
 
-    def _table(self, objects: Sequence[Obj], meta: Obj) -> Obj:
-        found = tables.table(self._resource, objects, tables.now(), "", whole=self._include == "Object")
-        if self._include == "None":
-            found["rows"] = [{"cells": row["cells"], "object": None} for row in found["rows"]]
-        return {**found, "apiVersion": self._version, "metadata": meta}
+    def _table(self, objects: Sequence[Obj], meta: Obj, printer: Printer) -> Obj:
+        return {
+            "kind": "Table",
+            "apiVersion": f"meta.k8s.io/{self._version}",
+            "metadata": meta,
+            "columnDefinitions": tables.columns(printer),
+            "rows": tables.rows(printer, objects, tables.now(), self._include, self._version),
+        }
+
+
+def _revision(obj: Obj) -> str:
+    revision: str = obj["metadata"].get("resourceVersion", "")
+    return revision
 
 
 def listing(kind: str, api_version: str, meta: Obj, items: Iterable[bytes]) -> bytes:
@@ -146,9 +156,15 @@ def listing(kind: str, api_version: str, meta: Obj, items: Iterable[bytes]) -> b
     )
 
 
-def form_of(accept: str, resource: Resource, query: Mapping[str, str], encoded: Encoded) -> Form:
-    """What an Accept header asks for: the first of its media types that we can make. Raises `ApiError`
-    406 if there is none."""
+def form_of(
+    accept: str,
+    resource: Resource,
+    query: Mapping[str, str],
+    encoded: Encoded,
+    printer: Callable[[Resource], Printer] = printers.printer_for,
+) -> Form:
+    """What an Accept header asks for: the first of its media types that we can make. `printer` gives the
+    columns of a table. Raises `ApiError` 406 if there is none."""
     if not accept:
         return Whole(resource, encoded)
     for media in accept.split(","):
@@ -162,7 +178,7 @@ def form_of(accept: str, resource: Resource, query: Mapping[str, str], encoded: 
         if given.get("g") != "meta.k8s.io" or version not in ("v1", "v1beta1"):
             continue
         if shape == "Table":
-            return Table(resource, version, query.get("includeObject", ""))
+            return Table(version, query.get("includeObject", ""), printer(resource))
         if shape in ("PartialObjectMetadata", "PartialObjectMetadataList"):
             return Partial(version)
     raise ApiError(

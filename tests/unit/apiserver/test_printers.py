@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from nsk8s.apiserver.podcells import cells
+from nsk8s.apiserver.printers.pods import cells
 
 Obj = dict[str, Any]
 
