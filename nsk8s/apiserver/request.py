@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from nsk8s.api import protobuf
 from nsk8s.api.types import Obj
 from nsk8s.apiserver.addressing import Address, truth
 from nsk8s.apiserver.authentication import User
@@ -23,6 +24,7 @@ DEPTH_LIMIT = 100
 """Deepest nesting of an object: real ones have 20, and nobody downstream shall run out of stack."""
 
 JSON = "application/json"
+PROTOBUF = "application/vnd.kubernetes.protobuf"
 
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch"}
 
@@ -82,14 +84,16 @@ def decoded(raw: bytes, content_type: str) -> Any:  # noqa: ANN401  # any JSON
     """A body as JSON values. Raises `ApiError` 400 and 415."""
     if not raw:
         return {}
-    if content_type.endswith(("protobuf", "cbor")):
+    if content_type.endswith("cbor"):
         raise ApiError(
             415,
             "UnsupportedMediaType",
-            "the body of the request was in an unknown format - accepted media types include: " + JSON,
+            f"the body of the request was in an unknown format - accepted media types include: {JSON}, "
+            + PROTOBUF,
         )
+    body: Any
     try:
-        body = msgspec.json.decode(raw)
+        body = protobuf.decode(raw) if content_type == PROTOBUF else msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ApiError(400, "BadRequest", f"the request's body is not JSON: {error}") from error
     except RecursionError:

@@ -152,9 +152,14 @@ def test_a_huge_body_is_refused(standing: Served, monkeypatch: pytest.MonkeyPatc
     assert (status, answer["reason"]) == (413, "RequestEntityTooLarge")
 
 
+def test_protobuf_that_is_none_is_refused(standing: Served) -> None:
+    for body in (b"k8s\0...", b"{}", b"k8s\0"):
+        status, answer = ask(standing, "POST", PODS, body, Content_Type="application/vnd.kubernetes.protobuf")
+        assert (status, answer["reason"]) == (400, "BadRequest")
+
+
 def test_an_unknown_media_type_is_refused(standing: Served) -> None:
-    body = b"k8s\0..."
-    status, answer = ask(standing, "POST", PODS, body, Content_Type="application/vnd.kubernetes.protobuf")
+    status, answer = ask(standing, "POST", PODS, b"\xd9\xd9\xf7", Content_Type="application/cbor")
     assert (status, answer["reason"]) == (415, "UnsupportedMediaType")
     assert ask(standing, "GET", PODS, Accept="application/vnd.kubernetes.protobuf")[0] == 406
     assert ask(standing, "GET", PODS, Accept="application/vnd.kubernetes.protobuf,application/json")[0] == 200
