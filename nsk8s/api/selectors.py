@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nsk8s.api import names
+from nsk8s.api.findings import shown
 from nsk8s.api.types import LabelSelector, Obj, Requirement
 from nsk8s.errors import ApiError
 
@@ -19,7 +20,9 @@ OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist")
 """Of a LabelSelector; `parse` knows Gt and Lt as well."""
 
 _NUMBER = re.compile(r"-?[0-9]+").fullmatch
-_TOKEN = re.compile(r"\s*(==|!=|[=!(),<>]|[^\s=!(),<>]+)")
+_TOKEN = re.compile(r"[ \t\r\n]*(==|!=|[=!(),<>]|[^ \t\r\n=!(),<>]+)")
+_SYMBOLS = ("==", "!=", "=", "!", "(", ")", ",", "<", ">")
+_OPERATORS = {"in": "In", "=": "In", "==": "In", "notin": "NotIn", "!=": "NotIn", ">": "Gt", "<": "Lt"}
 
 
 def holds(requirement: Requirement, labels: Mapping[str, str]) -> bool:
@@ -84,14 +87,19 @@ def parse(text: str) -> Selector:
     return _Parser(text).selector()
 
 
-def _refused(text: str, why: str) -> ApiError:
-    return ApiError(400, "BadRequest", f'unable to parse requirement: {why} (in selector "{text}")')
+def _refused(why: str) -> ApiError:
+    return ApiError(400, "BadRequest", why)
+
+
+def _invalid(path: str, value: str, wrong: str) -> ApiError:
+    return _refused(f"unable to parse requirement: {path}: Invalid value: {shown(value)}: {wrong}")
 
 
 class _Parser:
+    """Recursive descent, in the steps of apimachinery's labels.Parser, so that it finds the same mistakes."""
+
     def __init__(self, text: str) -> None:
-        self.text = text
-        self.tokens = _TOKEN.findall(text)
+        self.tokens: list[str] = _TOKEN.findall(text)
         self.position = 0
 
     def peek(self) -> str:
@@ -104,68 +112,81 @@ class _Parser:
 
     def selector(self) -> Selector:
         found: list[Requirement] = []
-        while self.peek():
+        while token := self.peek():
+            if token in _SYMBOLS and token != "!":
+                raise _refused(f"found '{token}', expected: !, identifier, or 'end of string'")
             found.append(self.requirement())
-            if (token := self.next()) and token != ",":
-                raise _refused(self.text, f"found '{token}', expected: ',' or the end")
-            if token == "," and not self.peek():
-                raise _refused(self.text, "found the end, expected: a key after ','")
+            if (token := self.next()) not in (",", ""):
+                raise _refused(f"found '{token}', expected: ',' or 'end of string'")
+            after = self.peek()
+            if token == "," and (not after or (after in _SYMBOLS and after != "!")):
+                raise _refused(f"found '{after}', expected: identifier after ','")
         return Selector(tuple(found))
 
     def requirement(self) -> Requirement:
-        if self.peek() == "!":
+        absent = self.peek() == "!"
+        if absent:
             self.next()
-            return Requirement(self.key(), "DoesNotExist")
-        key = self.key()
-        match self.peek():
-            case "" | ",":
-                return Requirement(key, "Exists")
-            case "=" | "==" | "!=" as operator:
-                self.next()
-                return Requirement(key, "NotIn" if operator == "!=" else "In", (self.value(),))
-            case "<" | ">" as operator:
-                self.next()
-                value = self.value()
-                if not _NUMBER(value):
-                    raise _refused(self.text, f"for '{operator}' the value must be an integer, not '{value}'")
-                return Requirement(key, "Gt" if operator == ">" else "Lt", (value,))
-            case "in" | "notin" as operator:
-                self.next()
-                return Requirement(key, "In" if operator == "in" else "NotIn", self.values())
-            case token:
+        key = self.identifier()
+        if wrong := names.label_key(key):
+            raise _invalid("<nil>", key, wrong)
+        if self.peek() in ("", ","):
+            return Requirement(key, "DoesNotExist" if absent else "Exists")
+        if absent:
+            return Requirement(key, "DoesNotExist")
+        match operator := self.next():
+            case "in" | "notin":
+                values = self.values()
+            case "=" | "==" | "!=" | "<" | ">":
+                values = [self.value()]
+            case _:
                 raise _refused(
-                    self.text, f"found '{token}', expected: in, notin, =, ==, !=, >, <, ',' or the end"
+                    f"unable to parse requirement: found '{operator}', expected: in, notin, =, ==, !=, gt, lt"
                 )
+        for i, value in enumerate(values):
+            if operator in "<>" and not _NUMBER(value):
+                why = "for 'Gt', 'Lt' operators, the value must be an integer"
+                raise _invalid(f"values[{i}]", value, why)
+            if wrong := names.label_value(value):
+                raise _invalid(f"values[{i}][{key}]", value, wrong)
+        return Requirement(key, _OPERATORS[operator], tuple(values))
 
-    def key(self) -> str:
-        key = self.next()
-        if wrong := names.label_key("" if key in ("=", "==", "!=", "(", ")", ",", "<", ">", "!") else key):
-            raise _refused(self.text, f"key '{key}': {wrong}")
-        return key
+    def identifier(self) -> str:
+        token = self.next()
+        if not token or token in _SYMBOLS:
+            raise _refused(f"unable to parse requirement: found '{token}', expected: identifier")
+        return token
 
     def value(self) -> str:
-        if self.peek() in ("", ","):
-            return ""  # "a=" asks for the empty value
-        value = self.next()
-        if wrong := names.label_value(value):
-            raise _refused(self.text, f"value '{value}': {wrong}")
-        return value
+        """What stands behind a sign: ``a=`` asks for the empty value."""
+        return "" if self.peek() in ("", ",") else self.identifier()
 
-    def values(self) -> tuple[str, ...]:
+    def values(self) -> list[str]:
         if (token := self.next()) != "(":
-            raise _refused(self.text, f"found '{token}', expected: '('")
+            raise _refused(f"unable to parse requirement: found '{token}' expected: '('")
         found = [self._listed()]
         while (token := self.next()) == ",":
             found.append(self._listed())
         if token != ")":
-            raise _refused(self.text, f"found '{token}', expected: ',' or ')'")
-        return tuple(dict.fromkeys(found))
+            raise _refused(f"unable to parse requirement: found '{token}', expected: ',' or ')'")
+        return sorted(set(found))
 
     def _listed(self) -> str:
-        return "" if self.peek() in (",", ")") else self.value()
+        return "" if self.peek() in (",", ")") else self.identifier()
 
 
 # --- by field ---------------------------------------------------------------------------------------
+
+_OF_EVENTS = tuple(
+    f"involvedObject.{field}"
+    for field in ("kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath")
+)
+
+
+def _regarding(label: str) -> str:
+    """As events.k8s.io/v1 calls it."""
+    return label.replace("involvedObject", "regarding")
+
 
 FIELDS: Mapping[str, tuple[str, ...]] = {
     "pods": (
@@ -176,28 +197,44 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
         "spec.hostNetwork",
         "status.phase",
         "status.podIP",
+        "status.podIPs",
         "status.nominatedNodeName",
     ),
     "nodes": ("spec.unschedulable",),
     "namespaces": ("status.phase",),
     "services": ("spec.clusterIP", "spec.type"),
     "secrets": ("type",),
+    "replicationcontrollers": ("status.replicas",),
     "replicasets.apps": ("status.replicas",),
-    "events": (
-        "involvedObject.kind",
-        "involvedObject.namespace",
-        "involvedObject.name",
-        "involvedObject.uid",
-        "involvedObject.apiVersion",
-        "involvedObject.resourceVersion",
-        "involvedObject.fieldPath",
-        "reason",
-        "reportingComponent",
-        "source",
-        "type",
+    "jobs.batch": ("status.successful",),
+    "certificatesigningrequests.certificates.k8s.io": ("spec.signerName",),
+    "events": (*_OF_EVENTS, "reason", "reportingComponent", "source", "type"),
+    "events.events.k8s.io": (
+        *map(_regarding, _OF_EVENTS),
+        *("reason", "reportingController", "type"),
     ),
 }
-"""What can be selected by, by group-resource, beside metadata.name and metadata.namespace."""
+"""What can be selected by, by group-resource, beside metadata.name and metadata.namespace (upstream:
+AddFieldLabelConversionFunc)."""
+
+_WHERE: Mapping[str, tuple[str, ...]] = {
+    "status.podIPs": ("status.podIP",),
+    "status.successful": ("status.succeeded",),
+    "source": ("source.component", "deprecatedSource.component", "reportingComponent", "reportingController"),
+    "reportingComponent": ("reportingComponent", "reportingController"),
+    **{label: (label, _regarding(label)) for label in _OF_EVENTS},
+    **{_regarding(label): (_regarding(label), label) for label in _OF_EVENTS},
+    "reportingController": ("reportingController", "reportingComponent"),
+}
+"""Where to look for a field whose label is not its path; the first that is there counts. Events are looked
+at in either of their versions."""
+_ABSENT: Mapping[str, str] = {
+    "spec.unschedulable": "false",
+    "spec.hostNetwork": "false",
+    "status.replicas": "0",
+    "status.successful": "0",
+}
+"""What a field is that has been left out, if not empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,32 +248,55 @@ class FieldSelector:
         return all((_field(obj, path) == value) is equal for path, equal, value in self.terms)
 
 
-def _field(obj: Obj, path: str) -> str:
-    value: object = obj
-    for part in path.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    if value is None:
-        # booleans that are left out are false
-        return "false" if path in ("spec.unschedulable", "spec.hostNetwork") else ""
-    return ("true" if value else "false") if isinstance(value, bool) else str(value)
+def _field(obj: Obj, label: str) -> str:
+    for path in _WHERE.get(label, (label,)):
+        value: object = obj
+        for part in path.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if isinstance(value, bool):
+            return "true" if value else "false"
+        if value is not None and value != "":
+            return str(value)
+    return _ABSENT.get(label, "")
 
 
-def fields(text: str, resource: str = "") -> FieldSelector:
+def fields(text: str, resource: str = "", selectable: tuple[str, ...] = ()) -> FieldSelector:
     """The field selector that `text` means: ``spec.nodeName=w1,status.phase!=Running``; a backslash
     escapes a comma, an equals sign or itself. With `resource` (a group-resource) given, fields that
-    Kubernetes cannot select by are refused. Raises `ApiError` 400."""
+    Kubernetes cannot select by are refused, but for `selectable` ones (those that a
+    CustomResourceDefinition names). Raises `ApiError` 400."""
     terms = []
-    for term in re.findall(r"(?:\\.|[^,\\])+", text, re.DOTALL):
-        found = re.fullmatch(r"\s*([^=!\\\s]+)\s*(==|!=|=)((?:\\[\\,=]|[^\\=])*)", term, re.DOTALL)
+    for term in filter(None, re.findall(r"(?:\\.|[^,\\]|\\$)*", text, re.DOTALL)):
+        found = re.match(r"(.*?)(!=|==|=)", term, re.DOTALL)
         if found is None:
-            raise ApiError(400, "BadRequest", f"invalid selector: '{text}'; can't understand '{term}'")
-        path, operator, value = found.groups()
-        known = ("metadata.name", "metadata.namespace", *FIELDS.get(resource, ()))
-        if resource and path not in known:
-            raise ApiError(
-                400,
-                "BadRequest",
-                f'"{path}" is not a known field selector: only {", ".join(f"{k!r}" for k in known)}',
-            )
-        terms.append((path, operator != "!=", re.sub(r"\\(.)", r"\1", value).strip()))
+            raise _refused(f"invalid selector: '{text}'; can't understand '{term}'")
+        label, operator = found.groups()
+        if resource:
+            _check_label(label, resource, selectable)
+        terms.append((label, operator != "!=", _unescaped(term[found.end() :])))
     return FieldSelector(tuple(terms))
+
+
+def _check_label(label: str, resource: str, selectable: tuple[str, ...]) -> None:
+    own = FIELDS.get(resource, selectable)
+    if label in ("metadata.name", "metadata.namespace") or label in own:
+        return
+    if resource == "jobs.batch":
+        raise _refused(f"field label {shown(label)} not supported for batchv1.Job")
+    if own:
+        raise _refused(f"field label not supported: {label}")
+    raise _refused(
+        f'{shown(label)} is not a known field selector: only "metadata.name", "metadata.namespace"'
+    )
+
+
+def _unescaped(value: str) -> str:
+    def literal(found: re.Match[str]) -> str:
+        match found.group():
+            case "\\\\" | "\\," | "\\=":
+                return found.group()[1]
+            case "=":
+                raise _refused(f"invalid field selector: unescaped character in value: {ord('=')}")
+        raise _refused(f"invalid field selector: invalid escape sequence: {found.group()}")
+
+    return re.sub(r"\\.?|=", literal, value, flags=re.DOTALL)
