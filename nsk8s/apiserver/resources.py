@@ -18,7 +18,8 @@ from nsk8s.api.kinds import BY_KIND
 from nsk8s.api.types import Obj
 from nsk8s.apiserver.addressing import Address, Filter, number
 from nsk8s.apiserver.status import success
-from nsk8s.cluster.registry import Propagation, Registry
+from nsk8s.cluster.deletion import Propagation
+from nsk8s.cluster.registry import Registry
 from nsk8s.cluster.store import Store
 from nsk8s.errors import ApiError, Problem
 
@@ -169,7 +170,7 @@ class DeleteOptions:
     """`meta/v1.DeleteOptions`, from the body or the query. `uid` and `revision` are preconditions."""
 
     grace: int | None = None
-    propagation: Propagation = "Background"
+    propagation: Propagation = ""
     uid: str = ""
     revision: str = ""
 
@@ -181,8 +182,8 @@ class DeleteOptions:
             grace = number(query, "gracePeriodSeconds")
         if grace is not None and (type(grace) is not int or grace < 0):
             raise ApiError(422, "Invalid", f"gracePeriodSeconds: {grace!r} is not a whole number from 0 on")
-        propagation: Any = body.get("propagationPolicy") or query.get("propagationPolicy") or "Background"
-        if propagation not in ("Background", "Foreground", "Orphan"):
+        propagation: Any = body.get("propagationPolicy") or query.get("propagationPolicy") or ""
+        if propagation not in ("", "Background", "Foreground", "Orphan"):
             raise ApiError(
                 422,
                 "Invalid",

@@ -16,6 +16,7 @@ from typing import Protocol
 from nsk8s.api.topology import Topology
 from nsk8s.cluster.deployments import Deployments
 from nsk8s.cluster.endpoints import EndpointsController
+from nsk8s.cluster.events import Expiry
 from nsk8s.cluster.garbage import Garbage
 from nsk8s.cluster.namespaces import Namespaces
 from nsk8s.cluster.nodes import Nodes
@@ -137,6 +138,7 @@ class Control:
             Deployments(store, registry),
             Scheduler(store, self._topology),
             endpoints,
+            Expiry(store),
         )
         self._queues = [{} for _ in self._controllers]
         self._due, self._alarm = [], {}

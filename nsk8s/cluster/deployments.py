@@ -10,10 +10,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from nsk8s.api.selectors import matches
 from nsk8s.api.types import Deployment, IntOrString, Obj, ReplicaSet, RollingUpdate
-from nsk8s.cluster.registry import Registry
+from nsk8s.cluster.events import Recorder
+from nsk8s.cluster.registry import LAST_APPLIED, Registry
 from nsk8s.cluster.replicasets import controller_of, owner_reference
 from nsk8s.cluster.store import Change, Key, Store
 
@@ -21,6 +23,11 @@ RESOURCE = "deployments.apps"
 CHILD = "replicasets.apps"
 HASH = "pod-template-hash"
 REVISION = "deployment.kubernetes.io/revision"
+HISTORY = "deployment.kubernetes.io/revision-history"
+DESIRED = "deployment.kubernetes.io/desired-replicas"
+MAX = "deployment.kubernetes.io/max-replicas"
+NOT_COPIED = {LAST_APPLIED, REVISION, HISTORY, DESIRED, MAX, "deprecated.deployment.rollback.to"}
+"""Annotations that a ReplicaSet does not take over from its Deployment (deployment_util.go)."""
 PROGRESS_DEADLINE = 600
 """progressDeadlineSeconds of a Deployment that says nothing."""
 
@@ -56,6 +63,7 @@ class Deployments:
         self._store = store
         self._registry = registry
         self._progress: dict[str, tuple[float, Obj]] = {}
+        self._events = Recorder(store, "deployment-controller")
 
     def touched(self, change: Change) -> Iterable[Key]:
         """Deployments themselves, the owners of ReplicaSets, and those that wait for the last old pod."""
@@ -88,9 +96,9 @@ class Deployments:
         if deployment.spec.paused:
             target = new or max(sets, key=lambda s: s.revision, default=None)
             if target is not None and sum(s.replicas > 0 for s in sets) <= 1:
-                self._scale(target, deployment.spec.replicas)
+                self._scale(deployment, target, deployment.spec.replicas)
         else:
-            new = self._make(key, deployment, sets) if new is None else self._revise(new, sets)
+            new = self._make(key, deployment, sets) if new is None else self._revise(key, new, sets)
             self._annotate(key, new.revision)
             old = [s for s in sets if s.key != new.key]
             if deployment.spec.strategy.type == "Recreate":
@@ -124,7 +132,7 @@ class Deployments:
 
     def _current(self, key: Key, sets: Sequence[_Set]) -> _Set | None:
         """The one whose template is the Deployment's, but for the hash."""
-        template = self._store.find(*key)["spec"]["template"]
+        template = _unhashed(self._store.find(*key)["spec"]["template"])
         return next((s for s in sets if _unhashed(s.obj["spec"]["template"]) == template), None)
 
     def _make(self, key: Key, deployment: Deployment, sets: Sequence[_Set]) -> _Set:
@@ -148,7 +156,12 @@ class Deployments:
         }
         if deployment.spec.minReadySeconds:
             spec["minReadySeconds"] = deployment.spec.minReadySeconds
-        annotations = {REVISION: str(max((s.revision for s in sets), default=0) + 1)}
+        replicas: int = spec["replicas"]
+        annotations = {
+            **_copied(obj),
+            **_sizes(deployment),
+            REVISION: str(max((s.revision for s in sets), default=0) + 1),
+        }
         made = self._store.create(
             CHILD,
             {
@@ -168,7 +181,13 @@ class Deployments:
         child = Key(CHILD, key.namespace, name)
         view = self._store.view(child)
         assert isinstance(view, ReplicaSet)
+        if replicas:
+            self._tell(key, name, 0, replicas)
         return _Set(child, made, view)
+
+    def _tell(self, key: Key, name: str, old: int, new: int) -> None:
+        what = f"Scaled {'up' if new > old else 'down'} replica set {name} from {old} to {new}"
+        self._events.event(self._store.find(*key), "Normal", "ScalingReplicaSet", what)
 
     def _first_size(self, deployment: Deployment, old: int) -> int:
         if deployment.spec.strategy.type == "Recreate":
@@ -176,13 +195,19 @@ class Deployments:
         surge, _ = bounds(deployment)
         return max(0, min(deployment.spec.replicas, deployment.spec.replicas + surge - old))
 
-    def _revise(self, new: _Set, sets: Sequence[_Set]) -> _Set:
-        """A template that came back is the newest revision again."""
-        newest = max(s.revision for s in sets)
-        if new.revision == newest:
-            return new
+    def _revise(self, key: Key, new: _Set, sets: Sequence[_Set]) -> _Set:
+        """A template that came back is the newest revision again; the Deployment's annotations, such as the
+        cause of the change, are those of its newest revision (SetNewReplicaSetAnnotations)."""
         meta = new.obj["metadata"]
-        annotations = {**(meta.get("annotations") or {}), REVISION: str(newest + 1)}
+        old = meta.get("annotations") or {}
+        annotations = {**old, **_copied(self._store.find(*key))}
+        newest = max(s.revision for s in sets)
+        if new.revision != newest:
+            annotations[REVISION] = str(newest + 1)
+            if REVISION in old:
+                annotations[HISTORY] = ",".join(filter(None, (old.get(HISTORY), old[REVISION])))
+        if annotations == old:
+            return new
         self._store.update(CHILD, {**new.obj, "metadata": {**meta, "annotations": annotations}})
         return self._again(new)
 
@@ -206,7 +231,7 @@ class Deployments:
         elif size < wanted and total < wanted + surge:
             size += min(wanted + surge - total, wanted - size)
         if size != new.replicas:
-            self._scale(new, size)
+            self._scale(deployment, new, size)
             return  # the old ones next, when the new one's pods have been counted
         # cleanupUnhealthyReplicas, then scaleDownOldReplicaSetsForRollingUpdate
         floor = wanted - unavailable
@@ -216,7 +241,7 @@ class Deployments:
             if spare > 0 and unhealthy > 0:
                 drop = min(spare, unhealthy)
                 spare -= drop
-                self._scale(each, each.replicas - drop)
+                self._scale(deployment, each, each.replicas - drop)
         old = [self._again(s) for s in old]
         available = new.count("availableReplicas")
         available += sum(min(s.replicas, s.count("availableReplicas")) for s in old)
@@ -225,23 +250,29 @@ class Deployments:
             if spare > 0 and each.replicas > 0:
                 drop = min(spare, each.replicas)
                 spare -= drop
-                self._scale(each, each.replicas - drop)
+                self._scale(deployment, each, each.replicas - drop)
 
     def _recreate(self, deployment: Deployment, new: _Set, old: Sequence[_Set]) -> None:
         for each in old:
-            self._scale(each, 0)
+            self._scale(deployment, each, 0)
         for each in old:
             for child in self._store.owned(each.view.metadata.uid):
                 pod = self._store.get(*child)
                 phase = (pod.get("status") or {}).get("phase") if pod else ""
                 if pod is not None and phase not in ("Succeeded", "Failed"):
                     return
-        self._scale(new, deployment.spec.replicas)
+        self._scale(deployment, new, deployment.spec.replicas)
 
-    def _scale(self, each: _Set, replicas: int) -> None:
+    def _scale(self, deployment: Deployment, each: _Set, replicas: int) -> None:
         obj = self._store.find(*each.key)
-        if obj["spec"].get("replicas", 1) != replicas:
-            self._store.update(CHILD, {**obj, "spec": {**obj["spec"], "replicas": replicas}})
+        old = obj["spec"].get("replicas", 1)
+        if old == replicas:
+            return
+        meta = obj["metadata"]
+        meta = {**meta, "annotations": {**(meta.get("annotations") or {}), **_sizes(deployment)}}
+        self._store.update(CHILD, {**obj, "metadata": meta, "spec": {**obj["spec"], "replicas": replicas}})
+        owner = Key(RESOURCE, deployment.metadata.namespace, deployment.metadata.name)
+        self._tell(owner, each.key.name, old, replicas)
 
     def _again(self, each: _Set) -> _Set:
         view = self._store.view(each.key)
@@ -368,10 +399,33 @@ def _scaled(value: IntOrString, of: int, *, up: bool) -> int:
     return (percent * of + (99 if up else 0)) // 100
 
 
+def _copied(deployment: Obj) -> dict[str, str]:
+    """The annotations that its newest ReplicaSet takes over."""
+    annotations = deployment["metadata"].get("annotations") or {}
+    return {k: v for k, v in annotations.items() if k not in NOT_COPIED}
+
+
+def _sizes(deployment: Deployment) -> dict[str, str]:
+    """The annotations from which upstream scales in proportion (SetReplicasAnnotations)."""
+    replicas = deployment.spec.replicas
+    return {DESIRED: str(replicas), MAX: str(replicas + bounds(deployment)[0])}
+
+
 def _unhashed(template: Obj) -> Obj:
+    """What a template means: without the hash, and without what Go's encoder writes of empty fields, which
+    a client sends back (EqualIgnoreHash compares the decoded structs)."""
     meta = template.get("metadata") or {}
     labels = {k: v for k, v in (meta.get("labels") or {}).items() if k != HASH}
-    return {**template, "metadata": {**meta, "labels": labels}}
+    meaning: Obj = _meaning({**template, "metadata": {**meta, "labels": labels}})
+    return meaning
+
+
+def _meaning(value: Any) -> Any:  # noqa: ANN401  # any JSON
+    if isinstance(value, dict):
+        return {k: m for k, v in value.items() if (m := _meaning(v)) not in (None, {}, [])}
+    if isinstance(value, list):
+        return [_meaning(one) for one in value]
+    return value
 
 
 def template_hash(template: Obj, collisions: int = 0) -> str:

@@ -1,18 +1,22 @@
-"""Namespaces: those that are always there, and the end of those that are deleted."""
+"""Namespaces: those that are always there, and the end of those that are deleted
+(pkg/controller/namespace/deletion)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 
-from nsk8s.api.kinds import RESOURCES
-from nsk8s.cluster.registry import SYSTEM_NAMESPACES, Registry
+from nsk8s.api.types import Obj
+from nsk8s.cluster.deletion import SYSTEM_NAMESPACES
+from nsk8s.cluster.registry import Registry
 from nsk8s.cluster.store import Change, Key, Store
 
-NAMESPACED = tuple(r.name for r in RESOURCES if r.namespaced)
+FINALIZER = "kubernetes"
+"""The one of spec.finalizers that goes when the namespace is empty."""
 
 
 class Namespaces:
-    """Empties namespaces that are being deleted, then removes them."""
+    """Empties namespaces that are being deleted, then finalizes them, and says how far it is."""
 
     def __init__(self, store: Store, registry: Registry) -> None:
         self._store = store
@@ -38,19 +42,89 @@ class Namespaces:
             yield Key("namespaces", "", key.namespace)
 
     def sync(self, key: Key, now: float) -> float | None:
-        """Delete what is in the namespace; when nothing is left, the namespace."""
+        """Delete what is in the namespace; when nothing is left, finalize the namespace."""
         namespace = self._store.get(*key)
         if namespace is None or not namespace["metadata"].get("deletionTimestamp"):
             return None
-        left = False
-        for resource in NAMESPACED:
-            for obj in self._store.list(resource, key.name):
-                meta = obj["metadata"]
-                if self._store.get(resource, key.name, meta["name"]) is None:
-                    continue
-                if not meta.get("deletionTimestamp"):
-                    self._registry.delete(resource, key.name, meta["name"])
-                left = left or self._store.get(resource, key.name, meta["name"]) is not None
+        for inside in [*self._content(key.name)]:
+            obj = self._store.get(*inside)
+            if obj is not None and not obj["metadata"].get("deletionTimestamp"):
+                self._registry.delete(*inside)
+        left: Counter[str] = Counter()
+        held: Counter[str] = Counter()
+        for inside in self._content(key.name):
+            left[inside.resource] += 1
+            for finalizer in self._store.find(*inside)["metadata"].get("finalizers") or ():
+                held[finalizer] += 1
+        self._report(namespace, left, held)
         if not left:
-            self._store.delete(*key)
+            finalizers = (namespace.get("spec") or {}).get("finalizers") or ()
+            self._registry.finalize(key.name, [f for f in finalizers if f != FINALIZER])
         return None
+
+    def _content(self, namespace: str) -> Iterator[Key]:
+        for resource in self._store.resources():
+            for obj in self._store.list(resource, namespace):
+                yield Key(resource, namespace, obj["metadata"]["name"])
+
+    def _report(self, namespace: Obj, left: Counter[str], held: Counter[str]) -> None:
+        """Write the conditions, each with the time of its last change (status_condition_utils.go)."""
+        status = namespace.get("status") or {}
+        before = {c["type"]: c for c in status.get("conditions") or ()}
+        conditions = []
+        for type_, holds, reason, message in _conditions(left, held):
+            value = "True" if holds else "False"
+            was = before.get(type_, {})
+            at = was["lastTransitionTime"] if was.get("status") == value else self._store.now()
+            conditions.append(
+                {
+                    "type": type_,
+                    "status": value,
+                    "lastTransitionTime": at,
+                    "reason": reason,
+                    "message": message,
+                }
+            )
+        new = {**status, "phase": "Terminating", "conditions": conditions}
+        self._store.update("namespaces", {**namespace, "status": new}, generation=False)
+
+
+def _conditions(left: Counter[str], held: Counter[str]) -> Iterator[tuple[str, bool, str, str]]:
+    yield (
+        "NamespaceDeletionDiscoveryFailure",
+        False,
+        "ResourcesDiscovered",
+        "All resources successfully discovered",
+    )
+    yield (
+        "NamespaceDeletionGroupVersionParsingFailure",
+        False,
+        "ParsedGroupVersions",
+        "All legacy kube types successfully parsed",
+    )
+    yield (
+        "NamespaceDeletionContentFailure",
+        False,
+        "ContentDeleted",
+        "All content successfully deleted, may be waiting on finalization",
+    )
+    if left:
+        listed = ", ".join(
+            f"{_named(name)} has {count} resource instances" for name, count in sorted(left.items())
+        )
+        remain = f"Some resources are remaining: {listed}"
+        yield "NamespaceContentRemaining", True, "SomeResourcesRemain", remain
+    else:
+        yield "NamespaceContentRemaining", False, "ContentRemoved", "All content successfully removed"
+    if held:
+        listed = ", ".join(f"{name} in {count} resource instances" for name, count in sorted(held.items()))
+        remain = f"Some content in the namespace has finalizers remaining: {listed}"
+        yield "NamespaceFinalizersRemaining", True, "SomeFinalizersRemain", remain
+    else:
+        finished = "All content-preserving finalizers finished"
+        yield "NamespaceFinalizersRemaining", False, "ContentHasNoFinalizers", finished
+
+
+def _named(resource: str) -> str:
+    """``<plural>.<group>``, as upstream prints it: with the dot even where the group is empty."""
+    return resource if "." in resource else f"{resource}."

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from nsk8s.api.defaults import default
@@ -17,24 +16,15 @@ from nsk8s.api.topology import Topology
 from nsk8s.api.types import Obj
 from nsk8s.api.validation import validate, validate_update
 from nsk8s.cluster import patch as patches
+from nsk8s.cluster.deletion import SYSTEM_NAMESPACES, Deletion, Propagation
 from nsk8s.cluster.patch import Json
 from nsk8s.cluster.services import ServiceAllocator, kept
-from nsk8s.cluster.store import Key, Store, key_of
+from nsk8s.cluster.store import Store
 from nsk8s.errors import ApiError, Problem
 
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 """Annotation with what the last ``kubectl apply`` said."""
 
-SYSTEM_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
-"""Namespaces that are always there."""
-
-GRACE = 30
-"""terminationGracePeriodSeconds of a pod that says nothing."""
-
-FOREGROUND = "foregroundDeletion"
-"""Finalizer of an object whose dependents are deleted before it."""
-
-Propagation = Literal["Background", "Foreground", "Orphan"]
 Verdict = Literal["created", "configured", "unchanged"]
 
 SERVER_FIELDS = (
@@ -58,6 +48,7 @@ class Registry:
     def __init__(self, store: Store, topology: Topology) -> None:
         self.store = store
         self._services = ServiceAllocator(store, topology)
+        self._deletion = Deletion(store)
 
     # --- create, update, patch ------------------------------------------------------------------------
 
@@ -114,7 +105,7 @@ class Registry:
         if resource.acts and "status" in old:
             obj = {**obj, "status": old["status"]}
         new = self.store.update(resource.name, obj)
-        return self._finalized(resource, new)
+        return self._deletion.finished(resource.name, new)
 
     def patch(
         self,
@@ -188,74 +179,19 @@ class Registry:
         name: str,
         *,
         grace: int | None = None,
-        propagation: Propagation = "Background",
+        propagation: Propagation = "",
     ) -> Obj:
-        """Delete an object, or begin to: pods on a node get time to end (`grace` seconds, by default their
-        own; 0 is at once), namespaces until they are empty, objects with finalizers until those are
-        gone. Returns its last or its present state."""
-        old = self.store.find(resource, namespace, name)
-        if resource == "namespaces" and name in SYSTEM_NAMESPACES:
-            raise ApiError(
-                403,
-                "Forbidden",
-                f'namespaces "{name}" is forbidden: this namespace may not be deleted',
-                kind=resource,
-                name=name,
-            )
-        dependents = self.store.owned(old["metadata"]["uid"])
-        if propagation == "Orphan":
-            for key in dependents:
-                self._disown(key, old["metadata"]["uid"])
-        elif propagation == "Foreground" and dependents:
-            finalizers = old["metadata"].get("finalizers") or []
-            if FOREGROUND not in finalizers:
-                meta = {**old["metadata"], "finalizers": [*finalizers, FOREGROUND]}
-                old = self._marked(resource, {**old, "metadata": meta}, 0)
-            return old
-        if resource == "pods":
-            return self._delete_pod(old, grace)
-        if resource == "namespaces":
-            status = {**(old.get("status") or {}), "phase": "Terminating"}
-            return self._marked(resource, {**old, "status": status}, 0)
-        if old["metadata"].get("finalizers"):
-            return self._marked(resource, old, 0)
-        return self.store.delete(resource, namespace, name)
+        """Delete an object, or begin to; its last or its present state (see `Deletion`)."""
+        return self._deletion.delete(resource, namespace, name, grace, propagation)
 
-    def _delete_pod(self, old: Obj, grace: int | None) -> Obj:
-        meta, spec = old["metadata"], old.get("spec") or {}
-        if grace is None:
-            grace = spec.get("terminationGracePeriodSeconds", GRACE)
-        if not spec.get("nodeName") or (old.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
-            grace = 0
-        if grace > 0 or meta.get("finalizers"):
-            return self._marked("pods", old, grace)
-        return self.store.delete("pods", meta["namespace"], meta["name"])
-
-    def _marked(self, resource: str, old: Obj, grace: int) -> Obj:
-        """Begin a deletion, or shorten one that has begun."""
-        meta = dict(old["metadata"])
-        if meta.get("deletionTimestamp") and meta.get("deletionGracePeriodSeconds", 0) <= grace:
-            return self.store.update(resource, old)
-        moment = datetime.fromisoformat(self.store.now()) + timedelta(seconds=grace)
-        meta["deletionTimestamp"] = moment.strftime("%Y-%m-%dT%H:%M:%SZ")
-        meta["deletionGracePeriodSeconds"] = grace
-        return self.store.update(resource, {**old, "metadata": meta})
-
-    def _finalized(self, resource: Resource, obj: Obj) -> Obj:
-        """Remove an object whose last finalizer has gone."""
-        meta = obj["metadata"]
-        waits = resource.name == "namespaces" or meta.get("deletionGracePeriodSeconds")
-        if meta.get("deletionTimestamp") and not meta.get("finalizers") and not waits:
-            return self.store.delete(*key_of(resource.name, obj))
-        return obj
-
-    def _disown(self, key: Key, uid: str) -> None:
-        obj = self.store.find(*key)
-        refs = [ref for ref in obj["metadata"].get("ownerReferences") or () if ref.get("uid") != uid]
-        meta = {**obj["metadata"], "ownerReferences": refs}
-        if not refs:
-            del meta["ownerReferences"]
-        self.store.update(key.resource, {**obj, "metadata": meta})
+    def finalize(self, name: str, finalizers: list[str]) -> Obj:
+        """The ``finalize`` subresource of a Namespace: set its spec.finalizers. One that is being deleted
+        goes with the last of them."""
+        old = self.store.find("namespaces", "", name)
+        spec = {k: v for k, v in (old.get("spec") or {}).items() if k != "finalizers"}
+        if finalizers:
+            spec["finalizers"] = finalizers
+        return self._deletion.finished("namespaces", self.store.update("namespaces", {**old, "spec": spec}))
 
     # --- scale --------------------------------------------------------------------------------------
 

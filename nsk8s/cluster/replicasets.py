@@ -13,6 +13,7 @@ from typing import Any
 from nsk8s.api.defaults import default
 from nsk8s.api.selectors import matches
 from nsk8s.api.types import LabelSelector, Obj, Pod, ReplicaSet
+from nsk8s.cluster.events import Recorder
 from nsk8s.cluster.registry import Registry
 from nsk8s.cluster.selection import SelectorIndex
 from nsk8s.cluster.store import Change, Key, Store
@@ -31,6 +32,7 @@ class ReplicaSets:
         self._registry = registry
         self._ready_since: dict[str, float] = {}
         self._selectors = SelectorIndex()
+        self._events = Recorder(store, "replicaset-controller")
 
     def touched(self, change: Change) -> Iterable[Key]:
         """ReplicaSets themselves, and the owners, old and new, of pods; for a pod without one, those
@@ -75,6 +77,8 @@ class ReplicaSets:
         else:
             for pod in self._victims(active, -missing):
                 self._registry.delete("pods", pod.metadata.namespace, pod.metadata.name)
+                what = f"Deleted pod: {pod.metadata.name}"
+                self._events.event(self._store.find(*key), "Normal", "SuccessfulDelete", what)
         available, again = self._available(active, rs.spec.minReadySeconds, now)
         self._report(key, rs, active, available)
         return again
@@ -141,7 +145,9 @@ class ReplicaSets:
         # The template was validated with the object it came in.
         pod = default({"apiVersion": "v1", "kind": "Pod", "metadata": made, "spec": template["spec"]})
         for _ in range(count):
-            self._store.create("pods", {**pod, "status": {"phase": "Pending"}})
+            one = self._store.create("pods", {**pod, "status": {"phase": "Pending"}})
+            what = f"Created pod: {one['metadata']['name']}"
+            self._events.event(obj, "Normal", "SuccessfulCreate", what)
 
     def _victims(self, active: Sequence[Pod], count: int) -> list[Pod]:
         """Whom to delete first, in the order of upstream's ActivePodsWithRanks: unassigned, pending, not

@@ -2,7 +2,8 @@
 
 Filters, in upstream's order: NodeUnschedulable, TaintToleration, NodeAffinity, NodePorts, and room for
 another address in the node's pod CIDR. Among those left: least untolerated PreferNoSchedule taints, least
-pods of the same owner, least pods, name. There is no CPU or memory to run out of.
+pods of the same owner, least pods, name. There is no CPU or memory to run out of, and no pod is
+ever preempted.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 from nsk8s.api.selectors import holds
 from nsk8s.api.topology import Topology
 from nsk8s.api.types import Node, Obj, Pod, Requirement, Taint, Toleration
+from nsk8s.cluster.events import Recorder
 from nsk8s.cluster.ipam import room
 from nsk8s.cluster.nodes import BRIDGE_PORTS
 from nsk8s.cluster.replicasets import controller_of
@@ -21,6 +23,14 @@ from nsk8s.cluster.store import Change, Key, Store
 
 UNSCHEDULABLE = Taint(key="node.kubernetes.io/unschedulable", effect="NoSchedule")
 """The taint that a cordon means."""
+CORDON = (UNSCHEDULABLE.key, UNSCHEDULABLE.effect)
+
+NAME = "default-scheduler"
+"""spec.schedulerName of the pods that are ours to bind."""
+
+MISMATCH = "node(s) didn't match Pod's node affinity/selector"
+CROWDED = ("node(s) didn't have free ports for the requested pod ports", "Too many pods")
+"""Refusals that would not stand if another pod gave way."""
 
 HostPort = tuple[str, str, int]
 """hostIP, protocol, port."""
@@ -41,8 +51,9 @@ class _Seat:
         self.name = node.metadata.name
         self.labels = node.metadata.labels
         self.room = min(BRIDGE_PORTS, room(node.spec.podCIDR)) if node.spec.podCIDR else BRIDGE_PORTS
-        taints = node.spec.taints + ((UNSCHEDULABLE,) if node.spec.unschedulable else ())
-        self.hard = tuple(t for t in taints if t.effect in ("NoSchedule", "NoExecute"))
+        taints = tuple(t for t in node.spec.taints if (t.key, t.effect) != CORDON)
+        hard = tuple(t for t in taints if t.effect in ("NoSchedule", "NoExecute"))
+        self.hard = ((UNSCHEDULABLE,) if node.spec.unschedulable else ()) + hard
         self.soft = tuple(t for t in taints if t.effect == "PreferNoSchedule")
 
 
@@ -68,6 +79,7 @@ class Scheduler:
         self._seats: dict[str, _Seat] = {}
         self._claims: dict[Key, _Claim] = {}
         self._waiting: dict[Key, None] = {}
+        self._events = Recorder(store, NAME, modern=True)
 
     def touched(self, change: Change) -> Iterable[Key]:
         """Pods without a node; all of those when a node changes or a pod makes room."""
@@ -91,7 +103,7 @@ class Scheduler:
             self._waiting.pop(key, None)
             if key not in self._claims:
                 self._take(key, _Claim(node, change.new))
-        elif not change.new["metadata"].get("deletionTimestamp"):
+        elif not change.new["metadata"].get("deletionTimestamp") and _ours(change.new):
             self._waiting[key] = None
             yield key
 
@@ -99,6 +111,10 @@ class Scheduler:
         """Bind a pod, or say why it cannot be."""
         pod = self._store.get(*key)
         if pod is None or pod["spec"].get("nodeName") or pod["metadata"].get("deletionTimestamp"):
+            return None
+        if pod["spec"].get("schedulingGates"):
+            gated = "Scheduling is blocked due to non-empty scheduling gates"
+            self._refuse(pod, "SchedulingGated", gated)
             return None
         view = self._store.view(key)
         assert isinstance(view, Pod)
@@ -117,42 +133,34 @@ class Scheduler:
             if best is None or score < best:
                 best = score
         if best is None:
-            self._store.update("pods", self._refused(pod, reasons), generation=False)
+            self._refuse(pod, "Unschedulable", _misfit(reasons, len(self._seats)))
             return None
         claim.node = best[3]
         self._take(key, claim)
         self._waiting.pop(key, None)
-        self._store.update("pods", self._bound(pod, claim.node), generation=False)
+        bound = self._store.update("pods", assigned(pod, claim.node, self._store.now()), generation=False)
+        what = f"Successfully assigned {key.namespace}/{key.name} to {claim.node}"
+        self._events.event(bound, "Normal", "Scheduled", what, action="Binding")
         return None
 
-    def _bound(self, pod: Obj, node: str) -> Obj:
-        condition = {
-            "type": "PodScheduled",
-            "status": "True",
-            "lastProbeTime": None,
-            "lastTransitionTime": self._store.now(),
-        }
-        return _conditioned({**pod, "spec": {**pod["spec"], "nodeName": node}}, condition)
-
-    def _refused(self, pod: Obj, reasons: Mapping[str, int]) -> Obj:
-        """FitError.Error(): reasons with their counts, sorted as text."""
-        parts = sorted(f"{count} {reason}" for reason, count in reasons.items())
-        message = "no nodes available to schedule pods"
-        if parts:
-            total = len(self._seats)
-            message = f"0/{total} nodes are available: {', '.join(parts)}."
+    def _refuse(self, pod: Obj, reason: str, message: str) -> None:
+        """Say why a pod has no node; in an event only when there is something new to say."""
         condition = {
             "type": "PodScheduled",
             "status": "False",
-            "reason": "Unschedulable",
+            "reason": reason,
             "message": message,
             "lastProbeTime": None,
         }
+        said = ""
         for old in (pod.get("status") or {}).get("conditions") or ():
             if old["type"] == "PodScheduled" and old["status"] == "False":
                 condition["lastTransitionTime"] = old["lastTransitionTime"]
+                said = old.get("message", "")
         condition.setdefault("lastTransitionTime", self._store.now())
-        return _conditioned(pod, condition)
+        self._store.update("pods", _conditioned(pod, condition), generation=False)
+        if said != message and reason != "SchedulingGated":
+            self._events.event(pod, "Warning", "FailedScheduling", message, action="Scheduling")
 
     # --- counting -----------------------------------------------------------------------------------
 
@@ -197,6 +205,32 @@ def _count(seat: _Seat, claim: _Claim, step: int) -> None:
         seat.ports[port] += step
 
 
+def assigned(pod: Obj, node: str, now: str) -> Obj:
+    """`pod` bound to `node`."""
+    condition = {"type": "PodScheduled", "status": "True", "lastProbeTime": None, "lastTransitionTime": now}
+    return _conditioned({**pod, "spec": {**pod["spec"], "nodeName": node}}, condition)
+
+
+def _ours(pod: Obj) -> bool:
+    return (pod["spec"].get("schedulerName") or NAME) == NAME
+
+
+def _misfit(reasons: Mapping[str, int], total: int) -> str:
+    """FitError.Error(): reasons with their counts, sorted as text; then why preemption would not help."""
+    if not reasons:
+        return "no nodes available to schedule pods"
+    verdicts: Counter[str] = Counter()
+    for reason, count in reasons.items():
+        unhelpful = "Preemption is not helpful for scheduling"
+        verdicts["No preemption victims found for incoming pod" if reason in CROWDED else unhelpful] += count
+    why, preemption = (
+        ", ".join(sorted(f"{count} {what}" for what, count in counted.items()))
+        for counted in (reasons, verdicts)
+    )
+    head = f"0/{total} nodes are available: "
+    return f"{head}{why}. preemption: {head}{preemption}."
+
+
 def _facets(obj: Obj) -> tuple[object, object]:
     """What scheduling looks at in a Node."""
     return obj["metadata"].get("labels"), obj.get("spec")
@@ -220,13 +254,13 @@ def _refusal(seat: _Seat, pod: Pod, claim: _Claim, required: list[Any] | None) -
                     return "node(s) were unschedulable"
                 return f"node(s) had untolerated taint {{{taint.key}: {taint.value}}}"
     if pod.spec.nodeSelector and not pod.spec.nodeSelector.items() <= seat.labels.items():
-        return "node(s) didn't match Pod's node affinity/selector"
+        return MISMATCH
     if required is not None and not any(_term(term, seat) for term in required):
-        return "node(s) didn't match Pod's node affinity/selector"
+        return MISMATCH
     if claim.ports and any(_conflict(port, seat.ports) for port in claim.ports):
-        return "node(s) didn't have free ports for the requested pod ports"
+        return CROWDED[0]
     if claim.address and seat.addresses >= seat.room:
-        return "Too many pods"
+        return CROWDED[1]
     return ""
 
 

@@ -322,7 +322,8 @@ def test_a_label_makes_a_pending_pod_run(pods: Pods) -> None:
     pods.apply(pod("choosy", container("c", image="nginx"), nodeSelector={"gpu": "yes"}))
     assert refused(pods, "choosy") == (
         "0/3 nodes are available: 1 node(s) had untolerated taint {node-role.kubernetes.io/control-plane: }, "
-        "2 node(s) didn't match Pod's node affinity/selector."
+        "2 node(s) didn't match Pod's node affinity/selector. "
+        "preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling."
     )
     pods.lab.nsk8s("label", "node", "w2", "gpu=yes")
     assert pods.until_ready("choosy")["spec"]["nodeName"] == "w2"
@@ -339,7 +340,9 @@ def test_a_host_port_is_taken_once_on_a_node(pods: Pods) -> None:
     assert refused(pods, "port-2") == (
         "0/3 nodes are available: 1 node(s) didn't have free ports for the requested pod ports, "
         "1 node(s) didn't match Pod's node affinity/selector, "
-        "1 node(s) had untolerated taint {node-role.kubernetes.io/control-plane: }."
+        "1 node(s) had untolerated taint {node-role.kubernetes.io/control-plane: }. "
+        "preemption: 0/3 nodes are available: 1 No preemption victims found for incoming pod, "
+        "2 Preemption is not helpful for scheduling."
     )
     pods.delete("port-1", "--now")
     assert pods.until_ready("port-2")["spec"]["nodeName"] == "w1", "the port is free again"
@@ -354,7 +357,8 @@ def test_a_cordoned_node_takes_nobody_new(pods: Pods) -> None:
         assert re.search(r"w1 +Ready,SchedulingDisabled", nodes)
         pods.apply(pod("nowhere", container("c", image="nginx")))
         assert refused(pods, "nowhere") == (
-            f"0/3 nodes are available: {TAINTED}, 2 node(s) were unschedulable."
+            f"0/3 nodes are available: {TAINTED}, 2 node(s) were unschedulable. "
+            "preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling."
         )
         pods.client.merge("/api/v1/nodes/w1", {"spec": {"unschedulable": None}})
         assert pods.until_ready("nowhere")["spec"]["nodeName"] == "w1"

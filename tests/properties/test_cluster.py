@@ -119,7 +119,10 @@ def essence(world: World) -> list[tuple[str, str, str]]:
         return ready, sum(len(s.get("addresses", ())) for s in pieces[1] or ())
 
     return sorted(
-        (r, stripped(o), str(counted(o))) for r in world.store.resources() for o in world.store.list(r)
+        (r, stripped(o), str(counted(o)))
+        for r in world.store.resources()
+        if r != "events"  # they tell the way, not where it has led
+        for o in world.store.list(r)
     )
 
 

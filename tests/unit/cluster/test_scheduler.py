@@ -32,9 +32,10 @@ def test_pods_spread_by_owner_then_by_number_then_by_name() -> None:
 
 def test_binding_is_one_update() -> None:
     world = World()
-    before = world.store.revision
+    world.store.commit()
     world.create(pod("a"))
-    assert world.store.revision == before + 2
+    changes = [(change.type, change.key.resource) for change in world.store.pending()]
+    assert changes == [("ADDED", "pods"), ("MODIFIED", "pods"), ("ADDED", "events")]
     assert scheduled(world, "a")["status"] == "True"
 
 
@@ -48,7 +49,8 @@ def test_the_reasons_are_counted_and_worded_as_upstream() -> None:
     assert (condition["status"], condition["reason"]) == ("False", "Unschedulable")
     assert condition["message"] == (
         "0/3 nodes are available: 1 node(s) had untolerated taint "
-        "{node-role.kubernetes.io/control-plane: }, 2 node(s) were unschedulable."
+        "{node-role.kubernetes.io/control-plane: }, 2 node(s) were unschedulable. "
+        "preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling."
     )
     revision = world.store.revision
     world.settle()

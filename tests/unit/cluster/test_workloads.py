@@ -10,11 +10,16 @@ import pytest
 
 from nsk8s.api.types import Deployment
 from nsk8s.cluster.deployments import RESOURCE, bounds, template_hash
+from nsk8s.cluster.events import TTL
 from nsk8s.cluster.replicasets import DELETION_COST
 from nsk8s.cluster.store import Key
 from tests.unit.cluster.worlds import World, deployment, pod, service
 
 SETS = "replicasets.apps"
+
+
+FORGOTTEN = 1_000.0 + TTL
+"""When the events of a new world are: the last thing that anybody waits for."""
 
 
 def condition(obj: dict[str, Any], type_: str) -> tuple[str, str]:
@@ -30,7 +35,11 @@ def test_names_labels_and_owners() -> None:
     rs = world.get(SETS, name)
     hashed = name.removeprefix("web-")
     assert rs["spec"]["selector"]["matchLabels"] == {"app": "web", "pod-template-hash": hashed}
-    assert rs["metadata"]["annotations"] == {"deployment.kubernetes.io/revision": "1"}
+    assert rs["metadata"]["annotations"] == {
+        "deployment.kubernetes.io/desired-replicas": "2",
+        "deployment.kubernetes.io/max-replicas": "3",
+        "deployment.kubernetes.io/revision": "1",
+    }
     for each in world.pods():
         assert re.fullmatch(rf"{name}-[bcdfghjklmnpqrstvwxz2456789]{{5}}", each.metadata.name)
         assert each.metadata.labels == {"app": "web", "pod-template-hash": hashed}
@@ -65,7 +74,7 @@ def test_status_on_the_way_to_ready() -> None:
     }
     assert condition(after, "Available") == ("True", "MinimumReplicasAvailable")
     assert condition(after, "Progressing") == ("True", "NewReplicaSetAvailable")
-    assert world.control.wake() is None
+    assert world.control.wake() == FORGOTTEN
 
 
 def test_a_deleted_pod_is_replaced_under_another_name() -> None:
@@ -190,7 +199,7 @@ def test_min_ready_seconds_are_waited_for() -> None:
     assert world.control.wake() == world.now + 10
     world.settle(10)
     assert world.get(RESOURCE, "web")["status"]["availableReplicas"] == 1
-    assert world.control.wake() is None
+    assert world.control.wake() == FORGOTTEN
 
 
 def test_a_paused_deployment_scales_but_does_not_roll() -> None:
