@@ -51,6 +51,7 @@ class Problem:
 
     `path` is the field path as Kubernetes writes it (``spec.ports[0].nodePort``), `what` the finding,
     `hint` what to do. `file`, `line` and `column` (1-based) are empty for objects that came by the API.
+    `reason` is the meta/v1.CauseType, where `what` does not tell it.
     """
 
     path: str
@@ -59,6 +60,7 @@ class Problem:
     file: str = ""
     line: int = 0
     column: int = 0
+    reason: str = ""
 
     def __str__(self) -> str:
         where = f"{self.file}:{self.line}:{self.column}: " if self.file else ""

@@ -94,6 +94,21 @@ def _layout(message: str) -> dict[int, _Field]:
     return {int(number): _Field(*row) for number, row in _table()["messages"][message].items()}
 
 
+@cache
+def standing(message: str) -> frozenset[str]:
+    """JSON names of the fields that are there in every value of the Go struct, empty or null: structs in
+    place, and what is not ``omitempty``. None for a message that the table does not have."""
+    found: set[str] = set()
+    if message in _table()["messages"]:
+        for field in _layout(message).values():
+            struct_in_place = "/" in field.type and not set(field.flags) & set("pmr")
+            if not field.name:
+                found |= standing(field.type)
+            elif struct_in_place or "o" not in field.flags:
+                found.add(field.name)
+    return frozenset(found)
+
+
 def _kind(api_version: str, kind: str) -> str:
     """The message of a kind. `meta/v1`'s own (DeleteOptions) belong to every group and version."""
     kinds = _table()["kinds"]

@@ -59,5 +59,5 @@ def success(resource: Resource, name: str, uid: str) -> Obj:
 
 
 def _cause(problem: Problem) -> Obj:
-    reason = REASONS.get(problem.what.partition(":")[0], "FieldValueInvalid")
+    reason = problem.reason or REASONS.get(problem.what.partition(":")[0], "FieldValueInvalid")
     return {"reason": reason, "message": problem.what, "field": problem.path}
