@@ -17,7 +17,7 @@ from nsk8s.api import fieldpath, names
 from nsk8s.api.defaults import without_nulls
 from nsk8s.api.findings import Findings, below
 from nsk8s.api.kinds import BY_KIND, RESOURCES, Resource
-from nsk8s.api.rules import pods, services, workloads
+from nsk8s.api.rules import definitions, pods, services, workloads
 from nsk8s.api.types import (
     Deployment,
     EndpointSlice,
@@ -71,22 +71,26 @@ _RULES: dict[str, _Rule] = {
     "EndpointSlice": _Rule(EndpointSlice, services.endpoint_slice),
     "Node": _Rule(Node, _node),
     "Namespace": _Rule(name=names.label),
+    "CustomResourceDefinition": _Rule(definitions.Definition, definitions.definition),
 }
 _RBAC = _Rule(name=names.path_segment)
 _OTHER = _Rule()
 
 
-def validate(obj: Obj) -> list[Problem]:
-    """Everything that is wrong with an object, defaulted or not; empty if nothing is."""
+def validate(obj: Obj, resource: Resource | None = None) -> list[Problem]:
+    """Everything that is wrong with an object, defaulted or not; empty if nothing is. `resource` is its
+    kind, if that is not a built-in one."""
     findings = Findings()
-    resource = known_resource(obj, findings)
+    resource = resource or known_resource(obj, findings)
     if resource is None:
         return findings.problems
     if resource.kind == "Cluster":
         from nsk8s.api import cluster
 
         return cluster.read(obj)[1]
-    rule = _RULES.get(resource.kind) or (_RBAC if resource.group.startswith("rbac.") else _OTHER)
+    rule = _OTHER
+    if not resource.custom:
+        rule = _RULES.get(resource.kind) or (_RBAC if resource.group.startswith("rbac.") else _OTHER)
     view = _view(obj, rule.view, findings)
     if view is None:
         return findings.problems
@@ -189,14 +193,15 @@ def _with_near_miss(problem: Problem, obj: Obj) -> Problem:
     return Problem(problem.path, problem.what, f'is "{near}" meant to be it?') if near else problem
 
 
-def validate_update(old: Obj, new: Obj) -> list[Problem]:
-    """What a change touches that must stay as it is. Both objects are defaulted and valid by themselves."""
+def validate_update(old: Obj, new: Obj, resource: Resource | None = None) -> list[Problem]:
+    """What a change touches that must stay as it is. Both objects are defaulted and valid by themselves;
+    `resource` is their kind, if that is not a built-in one."""
     findings = Findings()
     for field in ("name", "namespace", "uid"):
         before, after = old["metadata"].get(field), new["metadata"].get(field)
         if before and after and before != after:
             findings.invalid(f"metadata.{field}", after, "field is immutable")
-    match new.get("kind"):
+    match "" if resource is not None and resource.custom else new.get("kind"):
         case "Pod":
             before_pod, after_pod = msgspec.convert(old, Pod), msgspec.convert(new, Pod)
             findings.problems += pods.immutable(before_pod, after_pod, old.get("spec"), new.get("spec"))
@@ -210,6 +215,8 @@ def validate_update(old: Obj, new: Obj) -> list[Problem]:
                 findings.invalid(
                     "spec.selector", after, "field is immutable", "delete it and create it with the new one"
                 )
+        case "CustomResourceDefinition":
+            definitions.immutable(old, new, findings)
         case "EndpointSlice":
             if old.get("addressType") != new.get("addressType"):
                 findings.invalid("addressType", new.get("addressType"), "field is immutable")

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nsk8s.api import selectors
-from nsk8s.api.kinds import RESOURCES, Resource
+from nsk8s.api.kinds import Kinds, Resource
 from nsk8s.api.types import Obj
 from nsk8s.errors import ApiError
 
-_BY_PATH = {(r.group, r.version, r.plural): r for r in RESOURCES}
 _TRUE = {"1", "t", "T", "true", "TRUE", "True"}
 
 
@@ -26,8 +25,8 @@ class Address:
     tail: str = ""
 
 
-def address(path: str) -> Address | None:
-    """The meaning of a path; None if it is not the path of a resource."""
+def address(path: str, kinds: Kinds) -> Address | None:
+    """The meaning of a path; None if it is not the path of a resource, or of a part of one."""
     words = [word for word in path.split("/") if word]
     if words[:1] == ["api"] and len(words) > 2:
         group, version, rest = "", words[1], words[2:]
@@ -36,9 +35,9 @@ def address(path: str) -> Address | None:
     else:
         return None
     namespace: str | None = None
-    if rest[0] == "namespaces" and len(rest) > 2 and (group, version, rest[2]) in _BY_PATH:
+    if rest[0] == "namespaces" and len(rest) > 2 and (group, version, rest[2]) in kinds.by_path:
         namespace, rest = rest[1], rest[2:]
-    resource = _BY_PATH.get((group, version, rest[0]))
+    resource = kinds.by_path.get((group, version, rest[0]))
     if resource is None or (namespace is not None and not resource.namespaced):
         return None
     if not resource.namespaced:
@@ -48,6 +47,8 @@ def address(path: str) -> Address | None:
         return None  # an object of a namespace is found there only
     subresource = rest[2] if len(rest) > 2 else ""
     if len(rest) > 3 and subresource != "proxy":
+        return None
+    if subresource and resource.subresource(subresource) is None:
         return None
     return Address(resource, namespace, name, subresource, "/".join(rest[3:]))
 
@@ -81,11 +82,11 @@ class Filter:
     def of(cls, address: Address, query: Mapping[str, str]) -> Filter:
         """From ``labelSelector`` and ``fieldSelector``. Raises `ApiError` 400."""
         labels = selectors.parse(query.get("labelSelector", ""))
-        fields = selectors.fields(query.get("fieldSelector", ""), address.resource.name)
+        fields = selectors.fields(query.get("fieldSelector", ""), address.resource.stored_as)
         everything = address.namespace is None or not address.resource.namespaced
         if address.name or labels.requirements or fields.terms:
             everything = False
-        return cls(address, labels, fields, address.resource.name, everything)
+        return cls(address, labels, fields, address.resource.stored_as, everything)
 
     def passes(self, obj: Obj) -> bool:
         """Whether `obj` (of the resource) is one of them."""

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from nsk8s.apiserver.discovery import Document
 from nsk8s.apiserver.request import JSON
 from nsk8s.apiserver.status import failure
 from nsk8s.errors import ApiError, NsK8sError
@@ -24,6 +25,14 @@ def answer(body: bytes, code: int = 200, warnings: Sequence[str] = ()) -> web.Re
 def json(obj: Any, code: int = 200, warnings: Sequence[str] = ()) -> web.Response:  # noqa: ANN401  # any JSON
     """Any JSON value."""
     return answer(msgspec.json.encode(obj), code, warnings)
+
+
+def document(found: Document, known: str) -> web.Response:
+    """A discovery document; nothing to somebody who has it already (`known`, the If-None-Match)."""
+    headers = {"Content-Type": found.content_type, "ETag": found.etag, "Vary": "Accept"}
+    if found.etag in known:
+        return web.Response(status=304, headers=headers)
+    return web.Response(body=found.body, headers=headers)
 
 
 def refusal(error: NsK8sError) -> web.Response:

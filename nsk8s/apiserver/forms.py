@@ -46,7 +46,7 @@ class Whole:
     """Objects as they are."""
 
     def __init__(self, resource: Resource, encoded: Encoded) -> None:
-        self.key: Hashable = ""
+        self.key: Hashable = resource.api_version
         self._resource = resource
         self._encoded = encoded
 

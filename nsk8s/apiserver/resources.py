@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from nsk8s.api.kinds import BY_KIND
+from nsk8s.api.conversions import convert
 from nsk8s.api.types import Obj
 from nsk8s.apiserver.addressing import Address, Filter, number
 from nsk8s.apiserver.status import success
@@ -31,13 +31,20 @@ PATCHES = {
 APPLY_PATCHES = {"application/apply-patch+yaml", "application/apply-patch+json"}
 
 
+def allowed(address: Address, verb: str) -> None:
+    """Raises `ApiError` 405 for what cannot be done with a resource or subresource at all."""
+    part = address.resource.subresource(address.subresource)
+    if verb not in (part or address.resource).verbs:
+        raise _no_method(address, verb)
+
+
 def read(registry: Registry, address: Address) -> Obj:
     """GET of one object, its status or its scale. Raises `ApiError` 404."""
     if address.subresource == "scale":
-        return registry.scale(address.resource.name, address.namespace or "", address.name)
+        return registry.scale(address.resource.stored_as, address.namespace or "", address.name)
     if address.subresource not in ("", "status"):
         raise _no_method(address, "get")
-    return registry.store.find(address.resource.name, address.namespace or "", address.name)
+    return registry.store.find(address.resource.stored_as, address.namespace or "", address.name)
 
 
 def selected(store: Store, about: Filter) -> list[Obj]:
@@ -109,7 +116,7 @@ def listing(address: Address, objects: list[Obj], revision: str) -> Obj:
         "kind": f"{address.resource.kind}List",
         "apiVersion": address.resource.api_version,
         "metadata": {"resourceVersion": revision},
-        "items": objects,
+        "items": [convert(obj, address.resource) for obj in objects],
     }
 
 
@@ -117,7 +124,7 @@ def create(registry: Registry, address: Address, body: Obj) -> Obj:
     """POST."""
     if address.name or (address.namespace is None and address.resource.namespaced):
         raise _no_method(address, "post")
-    return registry.create(_fitting(address, body))
+    return registry.create(_fitting(registry, address, body))
 
 
 def replace(registry: Registry, address: Address, body: Obj) -> Obj:
@@ -126,27 +133,27 @@ def replace(registry: Registry, address: Address, body: Obj) -> Obj:
         raise _no_method(address, "put")
     match address.subresource:
         case "":
-            return registry.update(_fitting(address, body))
+            return registry.update(_fitting(registry, address, body))
         case "status":
-            return registry.update_status(_fitting(address, body))
+            return registry.update_status(_fitting(registry, address, body))
         case "scale":
             spec = body.get("spec")
             replicas = spec.get("replicas", 0) if isinstance(spec, dict) else 0
             if type(replicas) is not int:
                 raise ApiError(400, "BadRequest", f"spec.replicas: an integer, not {replicas!r}")
-            return registry.scale(address.resource.name, address.namespace or "", address.name, replicas)
+            return registry.scale(address.resource.stored_as, address.namespace or "", address.name, replicas)
     raise _no_method(address, "put")
 
 
 def change(registry: Registry, address: Address, body: Any, kind: str) -> tuple[Obj, int]:  # noqa: ANN401  # JSON
     """PATCH; returns the object and the HTTP status (201 if an apply has made it)."""
-    where = (address.resource.name, address.namespace or "", address.name)
+    where = (address.resource.stored_as, address.namespace or "", address.name)
     if not address.name:
         raise _no_method(address, "patch")
     if kind in APPLY_PATCHES:
         if address.subresource or not isinstance(body, dict):
             raise _no_method(address, "patch")
-        found, verdict = registry.apply(_fitting(address, body))
+        found, verdict = registry.apply(_fitting(registry, address, body))
         return found, 201 if verdict == "created" else 200
     if kind not in PATCHES:
         raise ApiError(
@@ -155,14 +162,10 @@ def change(registry: Registry, address: Address, body: Any, kind: str) -> tuple[
             f"the body of the request was in an unknown format - accepted media types include: "
             f"{', '.join([*PATCHES, *sorted(APPLY_PATCHES)])}",
         )
-    match address.subresource:
-        case "":
-            return registry.patch(*where, body, PATCHES[kind]), 200  # type: ignore[arg-type]  # values of PATCHES
-        case "status":
-            return registry.patch(*where, body, PATCHES[kind], "status"), 200  # type: ignore[arg-type]  # the same
-        case "scale":
-            return registry.patch(*where, body, PATCHES[kind], "scale"), 200  # type: ignore[arg-type]  # the same
-    raise _no_method(address, "patch")
+    part = address.subresource
+    if part not in ("", "status", "scale"):
+        raise _no_method(address, "patch")
+    return registry.patch(*where, body, PATCHES[kind], part, address.resource), 200  # type: ignore[arg-type]  # values of PATCHES, and what was just compared
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +220,7 @@ def delete(registry: Registry, store: Store, address: Address, options: DeleteOp
     """DELETE of one object: a Status when it is gone, the object itself while it is going."""
     if address.subresource:
         raise _no_method(address, "delete")
-    where = (address.resource.name, address.namespace or "", address.name)
+    where = (address.resource.stored_as, address.namespace or "", address.name)
     options.check(store.find(*where), address)
     found = registry.delete(*where, grace=options.grace, propagation=options.propagation)
     if store.get(*where) is not None:
@@ -231,7 +234,7 @@ def delete_all(registry: Registry, store: Store, about: Filter, options: DeleteO
     for obj in found:
         meta = obj["metadata"]
         one = Address(about.address.resource, meta.get("namespace", ""), meta["name"])
-        if store.get(one.resource.name, one.namespace or "", one.name) is not None:
+        if store.get(one.resource.stored_as, one.namespace or "", one.name) is not None:
             delete(registry, store, one, options)
     return listing(about.address, found, str(store.revision))
 
@@ -246,11 +249,11 @@ def rehearsed(query: Mapping[str, str], body: Any, method: str) -> bool:  # noqa
     return asked == "All"
 
 
-def _fitting(address: Address, body: Obj) -> Obj:
+def _fitting(registry: Registry, address: Address, body: Obj) -> Obj:
     """The body, completed by what the path says already. Raises `ApiError` 400 where they disagree."""
     resource = address.resource
     given = (str(body.get("apiVersion", resource.api_version)), str(body.get("kind", resource.kind)))
-    if BY_KIND.get(given) is not resource:
+    if registry.kinds.by_kind.get(given) is not resource:
         raise ApiError(
             400,
             "BadRequest",

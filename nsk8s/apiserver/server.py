@@ -23,11 +23,16 @@ from aiohttp import StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import RawRequestMessage
 
+from nsk8s.api.conversions import convert
+from nsk8s.api.kinds import Resource
 from nsk8s.api.types import Obj
-from nsk8s.apiserver import answers, discovery, resources
+from nsk8s.apiserver import answers, resources
 from nsk8s.apiserver.addressing import Filter, address
 from nsk8s.apiserver.authentication import ADMIN, User
-from nsk8s.apiserver.forms import form_of
+from nsk8s.apiserver.discovery import Discovery
+from nsk8s.apiserver.forms import Form, form_of
+from nsk8s.apiserver.printers import custom, printer_for
+from nsk8s.apiserver.printers.columns import Printer
 from nsk8s.apiserver.request import DEPTH_LIMIT, Request, mapping, too_deep, verb_of
 from nsk8s.apiserver.status import failure
 from nsk8s.apiserver.watches import watch
@@ -42,6 +47,11 @@ BODY_LIMIT = 64 * 1024 * 1024
 """Largest request in bytes over the unix socket: `up` sends a whole cluster's objects at once."""
 LINE_LIMIT = 1024 * 1024
 """Longest request line and header in bytes: `exec` has its command in the URL."""
+
+HANDSHAKE_TIMEOUT = 10.0
+"""Seconds a client may take to greet."""
+SHUTDOWN_TIMEOUT = 5.0
+"""Seconds a client may take to say goodbye."""
 
 PUBLIC = ("/healthz", "/livez", "/readyz", "/version")
 """What anybody may ask."""
@@ -64,6 +74,7 @@ class ApiServer:
         self._store = store
         self._turn = turn
         self._watchers = Watchers()
+        self._discovery = Discovery(lambda: self.registry.kinds, lambda: self.registry.version)
         self._own: dict[tuple[str, str], OwnHandler] = {}
         self._handlers: dict[tuple[str, str], Handler] = {}
 
@@ -95,11 +106,18 @@ class ApiServer:
 
     async def serve(
         self, listening: socket.socket, identify: Identify, tls: ssl.SSLContext | None = None
-    ) -> asyncio.Server:
+    ) -> Listener:
         """Serve on a listening socket whose clients `identify` knows."""
-        return await asyncio.get_running_loop().create_server(
-            self._server(identify, trusted=False), sock=listening, ssl=tls, backlog=1024
+        server = self._server(identify, trusted=False)
+        opened = await asyncio.get_running_loop().create_server(
+            server,
+            sock=listening,
+            ssl=tls,
+            backlog=1024,
+            ssl_handshake_timeout=HANDSHAKE_TIMEOUT if tls else None,
+            ssl_shutdown_timeout=SHUTDOWN_TIMEOUT if tls else None,
         )
+        return Listener(opened, server)
 
     def _server(self, identify: Identify, *, trusted: bool) -> web.Server:
         return _Server(
@@ -132,7 +150,7 @@ class ApiServer:
         path, method, query = http.path, http.method, http.query
         if path in PUBLIC and method == "GET" and path != "/version":
             return web.Response(text="ok")
-        where = address(path)
+        where = address(path, self.registry.kinds)
         public = path in PUBLIC
         user = ADMIN if public else identify(http)
         request = Request(http, user, where, verb_of(method, where, query), query, trusted)
@@ -142,8 +160,11 @@ class ApiServer:
             handler = self._handlers.get((where.resource.name, where.subresource))
             if handler is not None:
                 return await handler(request)
+            resources.allowed(where, request.verb)
             if where.subresource not in ("", "status", "scale"):
                 raise _not_found()
+            if where.resource.warning:
+                request.warnings.append(where.resource.warning)
             if method == "GET":
                 return await self._get(request)
             return await self._write(request)
@@ -154,26 +175,27 @@ class ApiServer:
             if isinstance(answer, AsyncIterator):
                 return await self._stream(http, answer)
             return answers.json(await answer)
-        found = discovery.document(path) if method == "GET" else None
+        found = self._discovery.document(path, http.headers.get("Accept", "")) if method == "GET" else None
         if found is None:
             raise _not_found()
-        return answers.json(found)
+        return answers.document(found, http.headers.get("If-None-Match", ""))
 
     async def _get(self, request: Request) -> web.StreamResponse:
         where, query, store = request.where, request.query, self._store
         assert where is not None
-        form = form_of(request.http.headers.get("Accept", ""), where.resource, query, store.encoded)
+        form = self._form(request, where.resource)
         if request.verb == "watch":
             return await watch(request, Filter.of(where, query), form, store, self._watchers)
         if where.name:
-            return answers.answer(form.one(resources.read(self.registry, where)))
+            found = resources.read(self.registry, where)
+            return answers.answer(form.one(found), warnings=request.warnings)
         objects, meta = resources.listed(store, Filter.of(where, query), query)
-        return answers.answer(form.many(objects, meta))
+        return answers.answer(form.many(objects, meta), warnings=request.warnings)
 
     async def _write(self, request: Request) -> web.StreamResponse:
         where, query, method = request.where, request.query, request.method
         assert where is not None
-        form = form_of(request.http.headers.get("Accept", ""), where.resource, query, self._store.encoded)
+        form = self._form(request, where.resource)
         body = await request.body()
         rehearsed = resources.rehearsed(query, body, method)
         code = 200
@@ -205,6 +227,24 @@ class ApiServer:
         if found.get("kind") == where.resource.kind:
             return answers.answer(form.one(found), code, request.warnings)
         return answers.json(found, code, request.warnings)
+
+    def _form(self, request: Request, resource: Resource) -> Form:
+        """How the answer shows objects of `resource`."""
+        encoded = self._store.encoded
+
+        def converted(obj: Obj) -> bytes:
+            return encoded(convert(obj, resource))
+
+        plain = resource is self.registry.kinds.storage_of(resource) and not resource.custom
+        accept = request.http.headers.get("Accept", "")
+        return form_of(accept, resource, request.query, encoded if plain else converted, self._printer)
+
+    def _printer(self, resource: Resource) -> Printer:
+        """The columns of a resource's tables."""
+        if not resource.custom:
+            return printer_for(resource)
+        columns = self.registry.definitions.version(resource).get("additionalPrinterColumns")
+        return custom.printer(columns or ())
 
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:
@@ -239,6 +279,19 @@ class ApiServer:
             self._store.rollback()
             await answer.write(msgspec.json.encode(failure(answers.internal())) + b"\n")
         return answer
+
+
+class Listener:
+    """A listening socket that is served."""
+
+    def __init__(self, opened: asyncio.Server, server: web.Server) -> None:
+        self._opened = opened
+        self._server = server
+
+    async def close(self) -> None:
+        """Listen no more, and end the connections that came in here."""
+        self._opened.close()
+        await self._server.shutdown(0)
 
 
 class _Server(web.Server):

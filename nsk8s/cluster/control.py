@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from nsk8s.api.topology import Topology
+from nsk8s.cluster.definitions import DefinitionsController
 from nsk8s.cluster.deployments import Deployments
 from nsk8s.cluster.endpoints import EndpointsController
 from nsk8s.cluster.events import Expiry
@@ -131,6 +132,7 @@ class Control:
         endpoints = EndpointsController(store, self._topology)
         endpoints.bootstrap()
         self._controllers = (
+            DefinitionsController(store, registry.definitions),
             namespaces,
             nodes,
             Garbage(store, registry),

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nsk8s.api.kinds import ALL, CHANGE, Kinds, Resource, Subresource
+from nsk8s.api.openapi import Schema, structural
 from nsk8s.api.types import Obj
 from nsk8s.cluster.store import Change, Cursor, Key, Store
 
@@ -43,6 +44,7 @@ class Definitions:
         self._kinds = kinds
         self._own = frozenset(kinds.by_name)
         self._verdicts: dict[str, Verdict] = {}
+        self._schemas: dict[tuple[str, str], tuple[Obj, Schema]] = {}
         self._added: dict[str, tuple[Obj, list[Resource]]] = {}
 
     def kinds(self) -> Kinds:
@@ -64,6 +66,16 @@ class Definitions:
         crd, _ = self._added[resource.name]
         found: Obj = next(v for v in crd["spec"]["versions"] if v["name"] == resource.version)
         return found
+
+    def schema(self, resource: Resource) -> Schema:
+        """The schema of a custom resource in its version."""
+        crd, _ = self._added[resource.name]
+        key = resource.name, resource.version
+        known = self._schemas.get(key)
+        if known is None or known[0] is not crd:
+            given = self.version(resource).get("schema") or {}
+            known = self._schemas[key] = crd, structural(given.get("openAPIV3Schema") or {})
+        return known[1]
 
     def _refresh(self) -> None:
         crds = list(self._store.list(CRDS))
@@ -124,7 +136,7 @@ def completed(crd: Obj) -> Obj:
     names |= {k: v for k, v in spec["names"].items() if v != ""}
     meta = {**crd["metadata"], "finalizers": [*(crd["metadata"].get("finalizers") or ()), CLEANUP]}
     spec = {"conversion": {"strategy": "None"}, **spec, "names": names}
-    storage = next(v["name"] for v in spec["versions"] if v["storage"])
+    storage = next(v["name"] for v in spec["versions"] if v.get("storage"))
     status = {"conditions": [], "acceptedNames": {"plural": "", "kind": ""}, "storedVersions": [storage]}
     return {**crd, "metadata": meta, "spec": spec, "status": status}
 
@@ -188,9 +200,9 @@ class DefinitionsController:
         object that has gone."""
         if change.key.resource == CRDS:
             group = change.new["spec"]["group"]
-            for crd in self._store.list(CRDS):
-                if crd["spec"]["group"] == group:
-                    yield Key(CRDS, "", crd["metadata"]["name"])
+            for other in self._store.list(CRDS):
+                if other["spec"]["group"] == group:
+                    yield Key(CRDS, "", other["metadata"]["name"])
         elif change.type == "DELETED":
             crd = self._store.get(CRDS, "", change.key.resource)
             if crd is not None and crd["metadata"].get("deletionTimestamp"):
@@ -237,7 +249,7 @@ class DefinitionsController:
         if ending:
             say("Terminating", True, "InstanceDeletionInProgress", "CustomResource deletion is in progress")
         stored = status.get("storedVersions") or []
-        storage = next(v["name"] for v in crd["spec"]["versions"] if v["storage"])
+        storage = next(v["name"] for v in crd["spec"]["versions"] if v.get("storage"))
         status["storedVersions"] = stored if storage in stored else [*stored, storage]
         status["acceptedNames"] = {"plural": "", "kind": "", **verdict.names}
         status["conditions"] = list(conditions.values())

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from nsk8s.api.kinds import BY_KIND, Resource
+from nsk8s.api.kinds import Resource
 from nsk8s.api.types import Obj
 from nsk8s.cluster.deletion import FOREGROUND, ORPHAN, Deletion
 from nsk8s.cluster.registry import Registry
@@ -132,7 +132,7 @@ class Garbage:
         return key, obj
 
     def _resource(self, ref: Reference) -> Resource | None:
-        return BY_KIND.get((ref.get("apiVersion", ""), ref.get("kind", "")))
+        return self._registry.kinds.by_kind.get((ref.get("apiVersion", ""), ref.get("kind", "")))
 
 
 def _has(meta: dict[str, Any], finalizer: str) -> bool:

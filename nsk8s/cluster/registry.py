@@ -10,11 +10,13 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from nsk8s.api.conversions import convert
 from nsk8s.api.defaults import default
-from nsk8s.api.kinds import BY_KIND, Resource
+from nsk8s.api.kinds import Kinds, Resource, kinds_of
 from nsk8s.api.topology import Topology
 from nsk8s.api.types import Obj
 from nsk8s.api.validation import validate, validate_update
+from nsk8s.cluster import definitions
 from nsk8s.cluster import patch as patches
 from nsk8s.cluster.deletion import SYSTEM_NAMESPACES, Deletion, Propagation
 from nsk8s.cluster.patch import Json
@@ -47,21 +49,28 @@ class Registry:
 
     def __init__(self, store: Store, topology: Topology) -> None:
         self.store = store
+        self.definitions = definitions.Definitions(store, kinds_of(legacy=topology.legacy_apis))
+        self.version = topology.kubernetes_version
         self._services = ServiceAllocator(store, topology)
         self._deletion = Deletion(store)
+
+    @property
+    def kinds(self) -> Kinds:
+        """The kinds that the cluster has now."""
+        return self.definitions.kinds()
 
     # --- create, update, patch ------------------------------------------------------------------------
 
     def create(self, obj: Obj) -> Obj:
         """Store a new object and return it as stored. Raises `ApiError`: 404 for an unknown kind or
         namespace, 403 for one that is being deleted, 422 for invalid objects, 409 if it exists."""
-        resource = _resource(obj)
+        resource, obj = self._taken(obj)
         obj = _placed(obj, resource)
         meta = obj["metadata"]
         for field in SERVER_FIELDS:
             meta.pop(field, None)
         self._check_namespace(resource, meta)
-        if resource.acts:
+        if resource.subresource("status"):
             obj.pop("status", None)
         obj = self._completed(resource, obj, None)
         match resource.name:
@@ -72,12 +81,14 @@ class Registry:
                 obj["spec"] = {"finalizers": ["kubernetes"], **(obj.get("spec") or {})}
             case "services":
                 obj["status"] = {"loadBalancer": {}}
+            case definitions.CRDS:
+                obj = definitions.completed(obj)
         return self.store.create(resource.name, obj)
 
     def update(self, obj: Obj) -> Obj:
         """Replace an object except its status. A resourceVersion that is not the stored one is a 409
         Conflict; without one the update is unconditional."""
-        resource = _resource(obj)
+        resource, obj = self._taken(obj)
         obj = _placed(obj, resource)
         meta = obj["metadata"]
         old = self.store.find(resource.name, meta.get("namespace", ""), meta.get("name", ""))
@@ -99,10 +110,10 @@ class Registry:
         meta.pop("resourceVersion")
         if version:
             meta["resourceVersion"] = version
-        if resource.acts:
+        if resource.subresource("status"):
             obj.pop("status", None)
         obj = self._completed(resource, obj, old)
-        if resource.acts and "status" in old:
+        if resource.subresource("status") and "status" in old:
             obj = {**obj, "status": old["status"]}
         new = self.store.update(resource.name, obj)
         return self._deletion.finished(resource.name, new)
@@ -115,9 +126,11 @@ class Registry:
         patch: Json,
         kind: Literal["merge", "json", "strategic"],
         subresource: Literal["", "status", "scale"] = "",
+        view: Resource | None = None,
     ) -> Obj:
         """Change an object by an RFC 7396, RFC 6902 or strategic merge patch. With the subresource
-        ``status`` only the status changes; with ``scale`` the patch is for a Scale, which is returned."""
+        ``status`` only the status changes; with ``scale`` the patch is for a Scale, which is returned. The
+        patch is written for the version of `view`."""
         if subresource == "scale":
             scale = _patched(self.scale(resource, namespace, name), patch, kind)
             replicas = (scale.get("spec") or {}).get("replicas", 0)
@@ -125,6 +138,7 @@ class Registry:
                 raise ApiError(400, "BadRequest", f"spec.replicas: an integer, not {replicas!r}")
             return self.scale(resource, namespace, name, replicas)
         old = self.store.find(resource, namespace, name)
+        old = old if view is None else convert(old, view)
         new = _patched(old, patch, kind)
         meta = new.get("metadata") if isinstance(new, dict) else None
         if not isinstance(meta, dict) or meta.get("name") != name or meta.get("namespace", "") != namespace:
@@ -135,7 +149,7 @@ class Registry:
 
     def update_status(self, obj: Obj) -> Obj:
         """Replace only the status."""
-        resource = _resource(obj)
+        resource, obj = self._taken(obj)
         obj = _placed(obj, resource)
         meta = obj["metadata"]
         old = self.store.find(resource.name, meta.get("namespace", ""), meta["name"])
@@ -148,12 +162,12 @@ class Registry:
     def apply(self, obj: Obj) -> tuple[Obj, Verdict]:
         """``kubectl apply``, client-side: a three-way merge with what the last apply said, which an
         annotation remembers. Returns the stored object and kubectl's verdict."""
-        resource = _resource(obj)
+        resource, obj = self._taken(obj)
         obj = _placed(obj, resource)
         meta = obj["metadata"]
         for field in SERVER_FIELDS:
             meta.pop(field, None)
-        if resource.acts:
+        if resource.subresource("status"):
             obj.pop("status", None)
         annotations = {k: v for k, v in (meta.get("annotations") or {}).items() if k != LAST_APPLIED}
         meta["annotations"] = annotations
@@ -222,6 +236,19 @@ class Registry:
             },
         }
 
+    def _taken(self, obj: Obj) -> tuple[Resource, Obj]:
+        """The resource that an object is stored in, and the object in its version."""
+        kinds, version, kind = self.kinds, obj.get("apiVersion"), obj.get("kind")
+        found = kinds.by_kind.get((version, kind)) if type(version) is str and type(kind) is str else None
+        if found is None:
+            raise ApiError(404, "NotFound", f'no matches for kind "{kind}" in version "{version}"')
+        if found.virtual:
+            raise ApiError(
+                405, "MethodNotAllowed", "the server does not allow this method on the requested resource"
+            )
+        resource = kinds.storage_of(found)
+        return resource, convert(obj, resource)
+
     # --- checks -------------------------------------------------------------------------------------
 
     def _completed(self, resource: Resource, obj: Obj, old: Obj | None) -> Obj:
@@ -230,11 +257,11 @@ class Registry:
         obj = default(obj)
         if resource.name == "services" and old is not None:
             obj = kept(obj, old)
-        problems = list(validate(obj))
+        problems = list(validate(obj, resource))
         if not problems and resource.name == "services":
             obj = self._services.complete(obj, old, problems)
         if not problems and old is not None:
-            problems += validate_update(old, obj)
+            problems += validate_update(old, obj, resource)
         if problems:
             raise _invalid(resource.kind, meta.get("name") or meta.get("generateName", ""), problems)
         return obj
@@ -257,14 +284,6 @@ class Registry:
                 kind=resource.name,
                 name=meta.get("name", ""),
             )
-
-
-def _resource(obj: Obj) -> Resource:
-    version, kind = obj.get("apiVersion"), obj.get("kind")
-    found = BY_KIND.get((version, kind)) if isinstance(version, str) and isinstance(kind, str) else None
-    if found is None:
-        raise ApiError(404, "NotFound", f'no matches for kind "{kind}" in version "{version}"')
-    return found
 
 
 def _placed(obj: Obj, resource: Resource) -> Obj:

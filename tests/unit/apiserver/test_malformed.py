@@ -100,7 +100,7 @@ VERY_NESTED = b"[" * 100_000 + b"]" * 100_000
         ("GET", "/api/v1/pods/a", b"", 404),
         ("POST", "/api/v1/pods", b"{}", 405),
         ("GET", "/api", b"", 200),
-        ("GET", "/", b"", 404),
+        ("GET", "/", b"", 200),
         ("GET", "/api/v1/namespaces/default/pods/a/b/c", b"", 404),
         ("GET", "/api/v1/namespaces/default/nodes", b"", 404),
         ("GET", "/apis/apps/v2/deployments", b"", 404),
