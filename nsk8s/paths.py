@@ -56,6 +56,21 @@ class ClusterPaths:
         return self.directory / "standins.sock"
 
     @property
+    def pki(self) -> Path:
+        """The CA, the API server's certificate and the key of service account tokens."""
+        return self.directory / "pki"
+
+    @property
+    def port(self) -> Path:
+        """The API's port on the host's loopback interface, as text."""
+        return self.directory / "port"
+
+    @property
+    def kubeconfig(self) -> Path:
+        """What kubectl needs to be this cluster's administrator."""
+        return self.directory / "kubeconfig"
+
+    @property
     def pause(self) -> Path:
         """The pause program."""
         return self.directory / "pause"

@@ -1,9 +1,26 @@
-"""Who sends a request."""
+"""Who sends a request: a client certificate of the cluster's CA, a bearer token, or nobody we know (401).
+
+A certificate's common name is the user, its organisations are the groups (apiserver's
+x509.CommonNameUserConversion); everybody who is known is in ``system:authenticated``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import hashlib
+import ssl
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any
+
+from aiohttp import web
+
+from nsk8s.errors import ApiError
+
+AUTHENTICATED = "system:authenticated"
+"""The group of everybody who is known."""
+CREDENTIAL_ID = "authentication.kubernetes.io/credential-id"
+"""The key in `User.extra` that tells by which credential somebody is known (KEP-4193)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,5 +33,58 @@ class User:
     extra: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-ADMIN = User("system:admin", groups=("system:masters", "system:authenticated"))
+ADMIN = User("system:admin", groups=("system:masters", AUTHENTICATED))
 """Whoever can open the unix socket."""
+
+
+def unauthorized() -> ApiError:
+    """The refusal of somebody who is not known (kubectl: You must be logged in to the server)."""
+    return ApiError(401, "Unauthorized", "Unauthorized")
+
+
+class Authenticator:
+    """Knows users by their credentials; `review` gives the user of a bearer token, or None."""
+
+    def __init__(self, review: Callable[[str], User | None]) -> None:
+        self._review = review
+
+    def identify(self, http: web.BaseRequest) -> User:
+        """Who sends `http`. A certificate counts before a token. Raises `ApiError` 401."""
+        connection = http.get_extra_info("ssl_object")
+        user = of_connection(connection) if connection is not None else None
+        if user is None:
+            scheme, _, token = http.headers.get("Authorization", "").partition(" ")
+            if scheme.lower() == "bearer" and token.strip():
+                user = self._review(token.strip())
+        if user is None:
+            raise unauthorized()
+        if AUTHENTICATED not in user.groups:
+            user = replace(user, groups=(*user.groups, AUTHENTICATED))
+        return user
+
+
+def of_connection(connection: ssl.SSLObject) -> User | None:
+    """Whom the client certificate of a TLS connection, which TLS has verified, is for; None without
+    one."""
+    raw = connection.getpeercert(binary_form=True)
+    return _of_certificate(raw, _subject(connection.getpeercert())) if raw else None
+
+
+def _subject(certificate: Mapping[str, Any] | None) -> tuple[tuple[str, str], ...]:
+    names = (certificate or {}).get("subject", ())
+    return tuple((key, value) for attributes in names for key, value in attributes)
+
+
+@lru_cache(256)
+def _of_certificate(raw: bytes, subject: tuple[tuple[str, str], ...]) -> User | None:
+    names = [value for key, value in subject if key == "commonName"]
+    groups = tuple(value for key, value in subject if key == "organizationName")
+    if not names:
+        return None
+    identity = f"X509SHA256={hashlib.sha256(raw).hexdigest()}"
+    return User(names[-1], groups=(*groups, AUTHENTICATED), extra={CREDENTIAL_ID: (identity,)})
+
+
+def nobody(_token: str) -> User | None:
+    """Knows no token."""
+    return None

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from nsk8s.api import cluster as clusters
 from nsk8s.api.topology import Topology
 from nsk8s.api.types import Obj, Pod, Service
+from nsk8s.apiserver.authentication import Authenticator, nobody
 from nsk8s.apiserver.server import ApiServer
 from nsk8s.cluster.lifecycle import (
     Command,
@@ -33,6 +34,7 @@ from nsk8s.cluster.lifecycle import (
     StopContainer,
 )
 from nsk8s.cluster.store import Change, Key, Store, key_of
+from nsk8s.daemon.access import Access
 from nsk8s.daemon.bringup import Applied, Readiness, apply_all, readiness
 from nsk8s.daemon.hardware import system
 from nsk8s.daemon.journal import SqliteJournal
@@ -93,6 +95,7 @@ class Daemon:
         self.runtime = Runtime(paths, self.network, self.post, self._pod, self._dns)
         self.loop = Loop(store, self._topology(), system())
         self.api = ApiServer(store, self.loop.registry, self.turn)
+        self.access = Access(paths, self.api, self.network, Authenticator(nobody).identify)
         self._events: list[Event] = []
         self._creating: dict[str, str] = {}
         self._removing: dict[str, str] = {}
@@ -199,6 +202,7 @@ class Daemon:
             if frontends != self._frontends:
                 self._frontends = frontends
                 await self.network.forget_udp(frontends)
+            await self._open()
             for pod in creating:
                 self.post(SandboxCreated(pod))
             for pod in removing:
@@ -206,6 +210,14 @@ class Daemon:
             if not self._dirty.is_set() and not self._events:
                 self._idle.set()
                 self._announce(())
+
+    async def _open(self) -> None:
+        """Let the API listen where it should, now that the nodes are there."""
+        try:
+            await self.access.open(self.loop.topology)
+        except NsK8sError as error:
+            log.error("%s", error)
+            asyncio.get_running_loop().call_later(RETRY_INTERVAL, self._touch)
 
     async def watch(self) -> None:
         """Look from time to time whether the kernel still holds what it should."""
@@ -218,6 +230,7 @@ class Daemon:
                 await self.compare(everything=everything)
             except NsK8sError as error:
                 log.error("%s", error)
+            await self._open()
 
     async def compare(self, *, everything: bool) -> int:
         """Repair what the kernel no longer holds of the plan; returns how many operations it took."""
@@ -275,6 +288,7 @@ class Daemon:
             except TimeoutError:
                 break
             state = readiness(self.store)
+        await self.access.opened()
         waiting = state.waiting if float(body.get("wait", 0)) else ()
         yield {"done": {**self._counts(), "changed": changed, "operations": operations, "waiting": waiting}}
 
@@ -372,9 +386,11 @@ async def serve(paths: ClusterPaths, told: int) -> None:
     daemon.api.route("GET", "/nsk8s/v1/cluster", daemon.describe)
     daemon.api.route("GET", "/nsk8s/v1/target", daemon.runtime.target)
     if daemon.loop.topology.nodes:
+        await daemon.access.open_host(daemon.loop.topology)
         daemon.adopt(await daemon.look())
     else:
         daemon.runtime.warm()
+        daemon.spawn("keys", daemon.access.make_keys())
     await daemon.api.listen(paths.socket)
     daemon.spawn("network", daemon.follow())
     daemon.spawn("watch", daemon.watch())

@@ -1,0 +1,157 @@
+"""Where the API listens beside its unix socket: on the host's loopback interface, and on the control-plane
+nodes' own addresses, in their network namespaces.
+
+The port on the host follows from the cluster's name, so that a cluster made again is found where it was
+(kubectl keeps what it has learned of a server by address); it is written down, and another one is taken
+only if that is somebody else's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+import zlib
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+
+from nsk8s.api.topology import NodeTopology, Topology
+from nsk8s.apiserver.server import ApiServer, Identify, Listener
+from nsk8s.cluster.services import API_PORT
+from nsk8s.daemon.network import Network
+from nsk8s.daemon.pki import Keys, server_names, write
+from nsk8s.errors import HostError, NsK8sError
+from nsk8s.paths import ClusterPaths
+
+log = logging.getLogger("nsk8s")
+
+PORTS = range(20000, 30000)
+"""Ports of API servers on the host: below the ephemeral ports, away from NodePorts."""
+BACKLOG = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A node's network namespace, as the kernel numbers it, and an address there."""
+
+    namespace: int
+    address: str
+
+
+class Access:
+    """The doors of one cluster's API; `identify` knows who comes in."""
+
+    def __init__(self, paths: ClusterPaths, api: ApiServer, network: Network, identify: Identify) -> None:
+        self.keys = Keys(paths)
+        self._paths = paths
+        self._api = api
+        self._network = network
+        self._identify = identify
+        self._names: tuple[str, ...] = ()
+        self._tls: ssl.SSLContext | None = None
+        self._host: Listener | None = None
+        self._nodes: dict[Place, Listener] = {}
+        self._tried = asyncio.Event()
+        self._failure: NsK8sError | None = None
+
+    async def make_keys(self) -> None:
+        """Make the keys, beside other work."""
+        await asyncio.to_thread(self.keys.make)
+
+    async def opened(self) -> None:
+        """Wait until `open` was tried once: the API listens, and the kubeconfig is there. Raises what
+        `open` raised."""
+        await self._tried.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    async def open(self, topology: Topology) -> None:
+        """Listen wherever a cluster of this shape does, and nowhere else. Does nothing where nothing
+        has changed. Raises `HostError` and `KernelError`."""
+        if not topology.nodes:
+            return
+        self._failure = None
+        try:
+            await self.open_host(topology)
+            await self._on_nodes([node for node in topology.nodes if node.role == "control-plane"])
+        except NsK8sError as error:
+            self._failure = error
+            raise
+        finally:
+            self._tried.set()
+
+    async def open_host(self, topology: Topology) -> None:
+        """Listen on the host, as a server with the names of a cluster of this shape, and write the
+        kubeconfig. Raises `HostError`."""
+        names = server_names(topology)
+        try:
+            if names != self._names:
+                await self._close()
+                self._tls = await asyncio.to_thread(self.keys.server, names)
+                self._names = names
+            if self._host is None:
+                listening = loopback(self._paths)
+                await asyncio.to_thread(self.keys.kubeconfig, listening.getsockname()[1])
+                self._host = await self._api.serve(listening, self._identify, self._tls)
+        except OSError as error:
+            raise HostError(f"the API cannot listen on this host: {error}") from error
+
+    async def _on_nodes(self, nodes: Iterable[NodeTopology]) -> None:
+        sockets = await self._network.in_kernel(partial(self._sockets, tuple(nodes)))
+        for place in [place for place in self._nodes if place not in sockets]:
+            await self._nodes.pop(place).close()
+        for place, listening in sockets.items():
+            if listening is not None:
+                self._nodes[place] = await self._api.serve(listening, self._identify, self._tls)
+
+    def _sockets(self, nodes: tuple[NodeTopology, ...]) -> dict[Place, socket.socket | None]:
+        """In the kernel's thread: where the nodes are now, and new sockets for those that nobody
+        listens in."""
+        machine = self._network.machine
+        found: dict[Place, socket.socket | None] = {}
+        for node in nodes:
+            try:
+                place = Place(machine.network(node.name), node.address)
+                found[place] = None
+                if place not in self._nodes:
+                    with machine.enter(node.name):
+                        found[place] = _listening(node.address, API_PORT)
+            except (OSError, NsK8sError) as error:  # the next look at the node finds it, or makes it anew
+                log.error("the API cannot listen on node %s: %s", node.name, error)
+        return found
+
+    async def _close(self) -> None:
+        for listener in (self._host, *self._nodes.values()):
+            if listener is not None:
+                await listener.close()
+        self._host, self._nodes = None, {}
+
+
+def loopback(paths: ClusterPaths) -> socket.socket:
+    """A listening socket at the cluster's port of the host's loopback interface, which is written down."""
+    first = PORTS[zlib.crc32(paths.cluster.encode()) % len(PORTS)]
+    with suppress(FileNotFoundError, ValueError):  # of a new cluster there is none yet
+        first = int(paths.port.read_text())
+    for port in [first, *(port for port in PORTS if port > first), *(port for port in PORTS if port < first)]:
+        try:
+            listening = _listening("127.0.0.1", port)
+        except OSError:
+            continue
+        write(paths.port, f"{port}\n".encode())
+        return listening
+    raise HostError("no port is free on 127.0.0.1", hint=f"the API uses one of {PORTS[0]}-{PORTS[-1]}")
+
+
+def _listening(address: str, port: int) -> socket.socket:
+    found = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind((address, port))
+        found.listen(BACKLOG)
+    except OSError:
+        found.close()
+        raise
+    return found
