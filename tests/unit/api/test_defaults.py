@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from nsk8s.api.defaults import default, without_nulls
+from nsk8s.api.kinds import RESOURCES, Resource
 from nsk8s.api.types import Obj
 from nsk8s.api.validation import validate
 
@@ -171,3 +172,153 @@ def test_values_of_a_wrong_type_are_left_alone(kind: str, spec: object) -> None:
     obj = {"apiVersion": version.get(kind, "v1"), "kind": kind, "metadata": {"name": "a"}, "spec": spec}
     default(obj | {"ports": spec, "subsets": spec})
     default(obj | {"spec": {"template": {"spec": spec}, "strategy": spec, "ports": spec}})
+
+
+def of(kind: str, version: str = "v1", **fields: Any) -> Obj:  # noqa: ANN401  # any JSON
+    """What a manifest becomes, without what identifies it."""
+    stored = default({"apiVersion": version, "kind": kind, "metadata": {"name": "x"}, **fields})
+    return {k: v for k, v in stored.items() if k not in ("apiVersion", "kind", "metadata")}
+
+
+TEMPLATE = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": []}}
+
+
+@pytest.mark.parametrize(
+    ("stored", "expected"),
+    [
+        (
+            of("Secret", stringData={"a": "b"}, data={"a": "x", "c": "Zg=="}),
+            {"data": {"a": "Yg==", "c": "Zg=="}},
+        ),
+        (of("Secret", type="kubernetes.io/tls"), {"type": "kubernetes.io/tls"}),
+        (of("PersistentVolumeClaim", spec={}), {"spec": {"volumeMode": "Filesystem"}}),
+        (of("PersistentVolume", spec={"hostPath": {"path": "/"}}), {"status": {"phase": "Pending"}}),
+        (
+            of("StorageClass", "storage.k8s.io/v1", provisioner="p"),
+            {"provisioner": "p", "reclaimPolicy": "Delete", "volumeBindingMode": "Immediate"},
+        ),
+        (
+            of("NetworkPolicy", "networking.k8s.io/v1", spec={"egress": [{"ports": [{"port": 53}]}]}),
+            {"spec": {"egress": [{"ports": [{"port": 53}]}], "policyTypes": ["Ingress", "Egress"]}},
+        ),
+        (of("NetworkPolicy", "networking.k8s.io/v1", spec={}), {"spec": {"policyTypes": ["Ingress"]}}),
+        (
+            of(
+                "RoleBinding",
+                "rbac.authorization.k8s.io/v1",
+                roleRef={"kind": "Role"},
+                subjects=[{"kind": "User"}, {"kind": "ServiceAccount"}],
+            ),
+            {
+                "roleRef": {"kind": "Role", "apiGroup": "rbac.authorization.k8s.io"},
+                "subjects": [
+                    {"kind": "User", "apiGroup": "rbac.authorization.k8s.io"},
+                    {"kind": "ServiceAccount"},
+                ],
+            },
+        ),
+        (
+            of("PriorityClass", "scheduling.k8s.io/v1", value=3),
+            {"value": 3, "preemptionPolicy": "PreemptLowerPriority"},
+        ),
+        (
+            of("Service", spec={"sessionAffinityConfig": {"clientIP": {}}, "type": "ExternalName"}),
+            {"spec": {"type": "ExternalName", "sessionAffinity": "None"}},
+        ),
+    ],
+)
+def test_other_kinds(stored: Obj, expected: Obj) -> None:
+    assert {key: stored[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "version", "spec", "expected"),
+    [
+        (
+            "DaemonSet",
+            "apps/v1",
+            {},
+            {
+                "updateStrategy": {
+                    "type": "RollingUpdate",
+                    "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1},
+                },
+                "revisionHistoryLimit": 10,
+            },
+        ),
+        (
+            "StatefulSet",
+            "apps/v1",
+            {"updateStrategy": {"type": "OnDelete"}},
+            {
+                "updateStrategy": {"type": "OnDelete"},
+                "replicas": 1,
+                "podManagementPolicy": "OrderedReady",
+                "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Retain", "whenScaled": "Retain"},
+            },
+        ),
+        (
+            "Job",
+            "batch/v1",
+            {},
+            {
+                "completions": 1,
+                "parallelism": 1,
+                "backoffLimit": 6,
+                "completionMode": "NonIndexed",
+                "suspend": False,
+            },
+        ),
+        ("CronJob", "batch/v1", {}, {"concurrencyPolicy": "Allow", "successfulJobsHistoryLimit": 3}),
+        ("ReplicationController", "v1", {}, {"replicas": 1, "selector": {"a": "b"}}),
+    ],
+)
+def test_workloads(kind: str, version: str, spec: Obj, expected: Obj) -> None:
+    given = {"template": TEMPLATE, "jobTemplate": {"spec": {"template": TEMPLATE}}, **spec}
+    stored = of(kind, version, spec=given)["spec"]
+    assert {key: stored[key] for key in expected} == expected
+    filled = stored["jobTemplate"]["spec"] if kind == "CronJob" else stored
+    assert filled["template"]["spec"]["dnsPolicy"] == "ClusterFirst"
+
+
+def test_a_job_with_parallelism_only_is_a_work_queue_and_takes_its_template_labels() -> None:
+    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "x"}}
+    stored = default(job | {"spec": {"parallelism": 2, "template": TEMPLATE}})
+    assert "completions" not in stored["spec"]
+    assert stored["metadata"]["labels"] == {"a": "b"}
+
+
+def test_autoscaler() -> None:
+    spec = of("HorizontalPodAutoscaler", "autoscaling/v2", spec={"behavior": {"scaleUp": {"policies": []}}})[
+        "spec"
+    ]
+    assert spec["minReplicas"] == 1
+    assert spec["metrics"][0]["resource"]["target"] == {"type": "Utilization", "averageUtilization": 80}
+    assert spec["behavior"]["scaleUp"]["policies"] == []
+    assert spec["behavior"]["scaleDown"]["policies"][0]["type"] == "Percent"
+
+
+def test_volumes_and_what_is_limited() -> None:
+    container = {"name": "a", "resources": {"limits": {"cpu": "1"}, "requests": {"memory": "1Gi"}}}
+    volumes = [{"name": "a"}, {"name": "b", "secret": {}}, {"name": "c", "hostPath": {"path": "/"}}]
+    projected = {"name": "d", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}}
+    spec = of("Pod", spec={"containers": [container], "volumes": [*volumes, projected]})["spec"]
+    assert spec["containers"][0]["resources"]["requests"] == {"memory": "1Gi", "cpu": "1"}
+    assert [list(volume)[1] for volume in spec["volumes"]] == ["emptyDir", "secret", "hostPath", "projected"]
+    assert spec["volumes"][1]["secret"] == {"defaultMode": 420}
+    assert spec["volumes"][3]["projected"]["sources"][0]["serviceAccountToken"]["expirationSeconds"] == 3600
+    assert (spec["priority"], spec["preemptionPolicy"]) == (0, "PreemptLowerPriority")
+
+
+@pytest.mark.parametrize("resource", [r for r in RESOURCES if not r.virtual], ids=lambda r: r.name)
+def test_fields_of_a_wrong_type_are_left_for_validation(resource: Resource) -> None:
+    wrong: list[Any] = ["x", 3, [], [1], {}, {"template": 1, "metadata": []}, [{}]]
+    for value in wrong:
+        fields = dict.fromkeys(
+            ("spec", "data", "stringData", "subjects", "roleRef", "webhooks", "ports"), value
+        )
+        obj = {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": value, **fields}
+        before = copy.deepcopy(obj)
+        stored = default(obj)
+        assert obj == before
+        assert default(stored) == stored
