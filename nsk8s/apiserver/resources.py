@@ -35,7 +35,7 @@ def allowed(address: Address, verb: str) -> None:
     """Raises `ApiError` 405 for what cannot be done with a resource or subresource at all."""
     part = address.resource.subresource(address.subresource)
     if verb not in (part or address.resource).verbs:
-        raise _no_method(address, verb)
+        raise _no_method(address)
 
 
 def read(registry: Registry, address: Address) -> Obj:
@@ -43,7 +43,7 @@ def read(registry: Registry, address: Address) -> Obj:
     if address.subresource == "scale":
         return registry.scale(address.resource.stored_as, address.namespace or "", address.name)
     if address.subresource not in ("", "status"):
-        raise _no_method(address, "get")
+        raise _no_method(address)
     return registry.store.find(address.resource.stored_as, address.namespace or "", address.name)
 
 
@@ -123,14 +123,14 @@ def listing(address: Address, objects: list[Obj], revision: str) -> Obj:
 def create(registry: Registry, address: Address, body: Obj) -> Obj:
     """POST."""
     if address.name or (address.namespace is None and address.resource.namespaced):
-        raise _no_method(address, "post")
+        raise _no_method(address)
     return registry.create(_fitting(registry, address, body))
 
 
 def replace(registry: Registry, address: Address, body: Obj) -> Obj:
     """PUT, of the object, its status or its scale."""
     if not address.name:
-        raise _no_method(address, "put")
+        raise _no_method(address)
     match address.subresource:
         case "":
             return registry.update(_fitting(registry, address, body))
@@ -142,17 +142,17 @@ def replace(registry: Registry, address: Address, body: Obj) -> Obj:
             if type(replicas) is not int:
                 raise ApiError(400, "BadRequest", f"spec.replicas: an integer, not {replicas!r}")
             return registry.scale(address.resource.stored_as, address.namespace or "", address.name, replicas)
-    raise _no_method(address, "put")
+    raise _no_method(address)
 
 
 def change(registry: Registry, address: Address, body: Any, kind: str) -> tuple[Obj, int]:  # noqa: ANN401  # JSON
     """PATCH; returns the object and the HTTP status (201 if an apply has made it)."""
     where = (address.resource.stored_as, address.namespace or "", address.name)
     if not address.name:
-        raise _no_method(address, "patch")
+        raise _no_method(address)
     if kind in APPLY_PATCHES:
         if address.subresource or not isinstance(body, dict):
-            raise _no_method(address, "patch")
+            raise _no_method(address)
         found, verdict = registry.apply(_fitting(registry, address, body))
         return found, 201 if verdict == "created" else 200
     if kind not in PATCHES:
@@ -164,7 +164,7 @@ def change(registry: Registry, address: Address, body: Any, kind: str) -> tuple[
         )
     part = address.subresource
     if part not in ("", "status", "scale"):
-        raise _no_method(address, "patch")
+        raise _no_method(address)
     return registry.patch(*where, body, PATCHES[kind], part, address.resource), 200  # type: ignore[arg-type]  # values of PATCHES, and what was just compared
 
 
@@ -219,7 +219,7 @@ class DeleteOptions:
 def delete(registry: Registry, store: Store, address: Address, options: DeleteOptions) -> Obj:
     """DELETE of one object: a Status when it is gone, the object itself while it is going."""
     if address.subresource:
-        raise _no_method(address, "delete")
+        raise _no_method(address)
     where = (address.resource.stored_as, address.namespace or "", address.name)
     options.check(store.find(*where), address)
     found = registry.delete(*where, grace=options.grace, propagation=options.propagation)
@@ -275,12 +275,11 @@ def _fitting(registry: Registry, address: Address, body: Obj) -> Obj:
     return {**body, "apiVersion": given[0], "kind": given[1], "metadata": meta}
 
 
-def _no_method(address: Address, verb: str) -> ApiError:
-    what = (
-        f"{address.resource.plural}/{address.subresource}" if address.subresource else address.resource.plural
-    )
+def _no_method(address: Address) -> ApiError:
     return ApiError(
         405,
         "MethodNotAllowed",
-        f"the server does not allow this method on the requested resource: {verb} {what}",
+        "the server does not allow this method on the requested resource",
+        kind=address.resource.name,
+        name=address.name,
     )
