@@ -82,7 +82,7 @@ class Nodes:
         self._store.update("nodes", {**new, "status": self._status(node, old.get("status") or {})})
 
     def _status(self, node: NodeTopology, old: Mapping[str, Any]) -> Obj:
-        since = {c["type"]: c["lastTransitionTime"] for c in old.get("conditions") or ()}
+        before = {c.get("type"): c for c in old.get("conditions") or ()}
         pods = str(min(BRIDGE_PORTS, room(node.pod_cidr)))
         conditions = [
             (
@@ -108,10 +108,12 @@ class Nodes:
                     "status": status,
                     "reason": reason,
                     "message": message,
-                    "lastTransitionTime": since.get(type_) or self._store.now(),
+                    "lastTransitionTime": before.pop(type_, {}).get("lastTransitionTime")
+                    or self._store.now(),
                 }
                 for type_, status, reason, message in conditions
-            ],
+            ]
+            + list(before.values()),  # what others say of the node stays theirs
             "nodeInfo": {
                 "architecture": "amd64",
                 "containerRuntimeVersion": "nsk8s",

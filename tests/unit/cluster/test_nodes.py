@@ -10,7 +10,7 @@ from nsk8s.cluster.control import Control
 from nsk8s.cluster.registry import Registry
 from nsk8s.cluster.store import Change, Key
 from nsk8s.errors import ApiError, NsK8sError
-from tests.unit.cluster.worlds import World, deployment, pod, service, three_nodes
+from tests.unit.cluster.worlds import NOW, World, deployment, pod, service, three_nodes
 
 
 def test_a_node_is_what_the_topology_says() -> None:
@@ -140,6 +140,19 @@ def test_settling_twice_and_starting_again_change_nothing() -> None:
     registry = Registry(world.store, world.topology)
     Control(world.store, registry, world.topology).settle(world.now)
     assert world.store.revision == revision
+
+
+def test_a_node_keeps_the_conditions_that_others_write() -> None:
+    world = World()
+    node = world.get("nodes", "w1", "")
+    said = {"type": "NetworkUnavailable", "status": "False"}  # with no time, as a patch may leave it
+    ready = {"type": "Ready", "status": "False"}
+    kept = [c for c in node["status"]["conditions"] if c["type"] != "Ready"]
+    world.registry.update_status({**node, "status": {**node["status"], "conditions": [said, ready, *kept]}})
+    Control(world.store, world.registry, world.topology).settle(world.now)
+    found = {c["type"]: c for c in world.get("nodes", "w1", "")["status"]["conditions"]}
+    assert found["NetworkUnavailable"] == said
+    assert (found["Ready"]["status"], found["Ready"]["lastTransitionTime"]) == ("True", NOW)
 
 
 def test_a_rollback_is_followed() -> None:
