@@ -146,6 +146,7 @@ class HostAlias(Struct, frozen=True):
 class PodSpec(Struct, frozen=True):
     containers: tuple[Container, ...] = ()
     initContainers: tuple[Container, ...] = ()
+    ephemeralContainers: tuple[Container, ...] = ()
     nodeName: str = ""
     nodeSelector: Labels = {}
     tolerations: tuple[Toleration, ...] = ()
@@ -185,6 +186,7 @@ class PodStatus(Struct, frozen=True):
     conditions: tuple[Condition, ...] = ()
     containerStatuses: tuple[ContainerStatus, ...] = ()
     initContainerStatuses: tuple[ContainerStatus, ...] = ()
+    ephemeralContainerStatuses: tuple[ContainerStatus, ...] = ()
 
 
 class Pod(Struct, frozen=True):

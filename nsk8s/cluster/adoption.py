@@ -34,7 +34,8 @@ def restore(
     status: Obj = worker.obj.get("status") or {}
     known: dict[str, Obj] = {
         s["name"]: s
-        for s in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ()))
+        for field in ("initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses")
+        for s in status.get(field) or ()
     }
     worker.ip = status.get("podIP", "")
     if sandbox:
@@ -70,6 +71,7 @@ def _restore(
             run.says = ""
         began = seconds(state["running"]["startedAt"]) + shift if was_running else now
         run.running(running_id, run.says, ip, began, state["running"]["startedAt"] if was_running else stamp)
+        run.untold = not was_running
         if was_running:
             _trust(run, status, now)
         run.backoff_since = began

@@ -17,8 +17,9 @@ from nsk8s.cluster.probes import ProbeWorker
 FIRST_BACKOFF = 10.0
 MAX_BACKOFF = 300.0
 
-Role = Literal["init", "sidecar", "app"]
-"""A sidecar is an init container with restartPolicy Always (KEP-753)."""
+Role = Literal["init", "sidecar", "app", "ephemeral"]
+"""A sidecar is an init container with restartPolicy Always (KEP-753); an ephemeral container is added to a
+running pod to look at it, runs once, and counts for nothing (KEP-277)."""
 
 
 class ContainerRun:
@@ -26,7 +27,7 @@ class ContainerRun:
 
     `phase`: ``waiting`` (never run in this sandbox), ``starting`` (asked for), ``running``, ``exited``.
     `terminated` and `before` are the last two ends, as ContainerStateTerminated. `attempt` is the
-    number of the latest run, -1 before the first.
+    number of the latest run, -1 before the first; `untold` until the event of its start is recorded.
     """
 
     __slots__ = (
@@ -46,6 +47,7 @@ class ContainerRun:
         "started_at",
         "stop_asked",
         "terminated",
+        "untold",
     )
 
     def __init__(self, spec: Container, role: Role) -> None:
@@ -61,6 +63,7 @@ class ContainerRun:
         self.before: dict[str, Any] | None = None
         self.stop_asked: int | None = None
         self.renewed = False
+        self.untold = False
         self.backoff = 0.0
         self.backoff_since = 0.0
         self.restart_at = 0.0
@@ -117,6 +120,7 @@ class ContainerRun:
         self.phase = "running"
         self.id = container_id
         self.says = says
+        self.untold = True
         self.since = now
         self.started_at = stamp
         if self.spec.startupProbe or self.spec.livenessProbe or self.spec.readinessProbe:

@@ -29,6 +29,7 @@ from nsk8s.cluster.lifecycle import (
     SandboxRemoved,
     StopContainer,
 )
+from nsk8s.cluster.podevents import PodEvents
 from nsk8s.cluster.podstatus import status
 from nsk8s.cluster.podworker import GRACE, PodWorker
 from nsk8s.cluster.store import Change, Cursor, Key, Store
@@ -56,6 +57,7 @@ class Kubelet:
         self._alarm: dict[str, float] = {}
         self._wanted: dict[str, Pod] = {}
         self._shown: tuple[Pod, ...] | None = None
+        self._tell = PodEvents(store)
 
     # --- what it is told ------------------------------------------------------------------------------
 
@@ -128,7 +130,9 @@ class Kubelet:
                 worker.started(event, now, self._store.now())
             case ContainerExited():
                 worker.exited(event, now, self._store.now())
+                self._backed_off(worker, event.container)
             case ProbeFinished():
+                self._tell.probed(worker, event)
                 worker.probed(event, now)
             case SandboxCreated():
                 if worker.sandbox == "creating":
@@ -140,6 +144,7 @@ class Kubelet:
                     self._release(worker)
             case SandboxDied():
                 if worker.wanted:
+                    self._tell.sandbox_died(worker)
                     self._dirty[worker.uid] = None
                     return self._lose(worker, now, self._store.now())
         worker.advance(now)
@@ -242,6 +247,7 @@ class Kubelet:
             commands += self._said(worker, now)
         if not worker.gone and not _about_to_say_more(worker):
             self._write(worker, stamp)
+        self._tell.started(worker)
         self._rearm(worker, now)
 
     def _bring_up(self, worker: PodWorker, stamp: str) -> Command | None:
@@ -257,6 +263,8 @@ class Kubelet:
             try:
                 ip = node.address if worker.view.spec.hostNetwork else self._allocate(node.name)
             except AddressesExhausted as error:
+                if worker.why != error.message:
+                    self._tell.sandbox_failed(worker, error.message)
                 worker.why = error.message
                 self._starved.setdefault(node.name, {})[worker.uid] = None
                 return None
@@ -283,6 +291,7 @@ class Kubelet:
     def _failed(self, worker: PodWorker, why: str, now: float) -> None:
         if worker.sandbox == "creating":
             worker.sandbox = "none"
+            self._tell.sandbox_failed(worker, why)
             worker.why = why
             worker.retry_at = now + min(FIRST_RETRY * 2.0 ** min(worker.tries, 10), MAX_RETRY)
             worker.tries += 1
@@ -295,6 +304,12 @@ class Kubelet:
         worker.sandbox = "removing"
         self._set_wanted(worker, worker.view)
         return [RemoveSandbox(worker.uid, worker.namespace, worker.name)]
+
+    def _backed_off(self, worker: PodWorker, container: str) -> None:
+        run = worker.run(container)
+        ended = run is not None and run.phase == "exited" and run.backoff and not worker.deleting
+        if ended and run is not None and worker.restarts(run):
+            self._tell.backing_off(worker, run)
 
     def _release(self, worker: PodWorker) -> None:
         """Nothing of the sandbox is left: its address and its name are free for others."""
@@ -349,6 +364,9 @@ class Kubelet:
     def _said(self, worker: PodWorker, now: float) -> list[Command]:
         """What the worker wants done."""
         said, worker.commands = worker.commands, []
+        for command in said:
+            if isinstance(command, StopContainer) and (run := worker.run(command.container)) is not None:
+                self._tell.stopping(worker, run)
         if said and worker.sandbox == "removing":
             self._set_wanted(worker, worker.view)
         return said

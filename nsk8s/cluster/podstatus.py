@@ -34,6 +34,8 @@ def status(worker: PodWorker, host: str, stamp: str) -> Obj:
     if worker.inits:
         new["initContainerStatuses"] = [_container(worker, run) for run in worker.inits]
     new["containerStatuses"] = [_container(worker, run) for run in worker.apps]
+    if worker.ephemeral:
+        new["ephemeralContainerStatuses"] = [_container(worker, run) for run in worker.ephemeral]
     new["qosClass"] = old.get("qosClass") or qos_class(worker.obj.get("spec") or {})
     return new
 
@@ -46,7 +48,7 @@ def phase(worker: PodWorker) -> str:
         return "Pending"
     if not worker.initialized and not worker.restarted:
         return "Pending"
-    if any(run.phase == "running" for run in worker.runs()):
+    if any(run.phase == "running" for run in (*worker.inits, *worker.apps)):
         return "Running"
     if not worker.deleting and any(run.live or worker.restarts(run) for run in worker.apps):
         return "Running"
@@ -107,13 +109,13 @@ def _condition(
 
 def _container(worker: PodWorker, run: ContainerRun) -> Obj:
     state, last = _states(worker, run)
-    init = run.role == "init"
+    init, ephemeral = run.role == "init", run.role == "ephemeral"
     shown: Obj = {
         "name": run.spec.name,
         "image": run.spec.image,
         "imageID": run.says,
-        "ready": run.succeeded if init else run.ready,
-        "started": run.phase == "running" if init else run.started,
+        "ready": run.succeeded if init else run.ready and not ephemeral,
+        **({} if ephemeral else {"started": run.phase == "running" if init else run.started}),
         "restartCount": max(0, run.attempt - (run.phase == "starting")),
         "state": state,
         "lastState": last,
@@ -135,7 +137,8 @@ def _states(worker: PodWorker, run: ContainerRun) -> tuple[Obj, Obj]:
         return {"waiting": {"reason": "CrashLoopBackOff", "message": message}}, ended
     if run.terminated is not None and run.phase != "waiting":
         return ended, {"terminated": run.before} if run.before is not None else {}
-    reason = "PodInitializing" if worker.inits else "ContainerCreating"
+    late = worker.inits and run.role != "ephemeral"
+    reason = "PodInitializing" if late else "ContainerCreating"
     return {"waiting": {"reason": reason}}, ended
 
 

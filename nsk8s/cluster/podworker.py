@@ -39,6 +39,7 @@ class PodWorker:
         "apps",
         "commands",
         "deadline",
+        "ephemeral",
         "force_at",
         "gone",
         "grace",
@@ -70,6 +71,7 @@ class PodWorker:
             for c in view.spec.initContainers
         )
         self.apps = tuple(ContainerRun(c, "app") for c in view.spec.containers)
+        self.ephemeral = tuple(ContainerRun(c, "ephemeral") for c in view.spec.ephemeralContainers)
         self.initialized = not self.inits
         self.restarted = False
         self.gone = False
@@ -103,14 +105,15 @@ class PodWorker:
     @property
     def done(self) -> bool:
         """No container runs, and none will ever again: the pod has succeeded or failed."""
-        if any(run.live for run in self.runs()):
+        if any(run.live for run in (*self.inits, *self.apps)):
             return False
         return self.init_failed or (self.initialized and not any(self.restarts(run) for run in self.apps))
 
     def runs(self) -> Iterator[ContainerRun]:
-        """All containers, init containers first."""
+        """All containers, init containers first and ephemeral ones last."""
         yield from self.inits
         yield from self.apps
+        yield from self.ephemeral
 
     def run(self, name: str) -> ContainerRun | None:
         """The container called `name`."""
@@ -120,7 +123,7 @@ class PodWorker:
         """Whether a container that does not run will be started."""
         if run.phase == "waiting" or run.renewed or run.role == "sidecar":
             return True
-        if run.phase != "exited":
+        if run.phase != "exited" or run.role == "ephemeral":
             return False
         match self.view.spec.restartPolicy:
             case "Always":
@@ -188,13 +191,14 @@ class PodWorker:
                 run.exited(137, "Error", "the pod's sandbox has ended", now, stamp)
         if self._restartable():
             for run in self.runs():
-                if run.role != "app" or self.restarts(run):
+                if run.role in ("init", "sidecar") or self.restarts(run):
                     run.again()
             self.initialized = not self.inits
             self.restarted = True
 
     def renew(self, view: Pod) -> None:
-        """The pod's spec has changed, which may only be an image: those containers run anew with it."""
+        """The pod's spec has changed: containers with another image run anew, new ephemeral ones are to be
+        started."""
         by_name: dict[str, Container] = {
             c.name: c for c in (*view.spec.initContainers, *view.spec.containers)
         }
@@ -204,6 +208,9 @@ class PodWorker:
             if spec.image != run.spec.image and run.role != "init" and run.live:
                 run.renewed = True
             run.spec = spec
+        known = {run.spec.name for run in self.ephemeral}
+        added = [c for c in view.spec.ephemeralContainers if c.name not in known]
+        self.ephemeral += tuple(ContainerRun(c, "ephemeral") for c in added)
 
     def delete(self, grace: int, now: float) -> None:
         """End within `grace` seconds; a second, shorter one counts."""
@@ -231,6 +238,9 @@ class PodWorker:
             self._finish()
         elif self.initialized or self._initialize(now):
             self._run(now)
+        if self.wanted and not self.deleting:
+            for run in self.ephemeral:
+                self._keep(run, now)
         for run in self.runs():
             if run.probes and run.phase == "running":
                 self._probe(run, now)
