@@ -80,6 +80,11 @@ class ClusterPaths:
         """Inside the holder's mount namespace only: the procfs of the cluster's PID namespace."""
         return self.directory / "proc"
 
+    @property
+    def logs(self) -> Path:
+        """What containers wrote: a directory for each pod."""
+        return self.directory / "logs"
+
     def log(self, pod_uid: str, container: str, attempt: int) -> Path:
         """What one run of a container wrote."""
-        return self.directory / "logs" / pod_uid / f"{container}.{attempt}.log"
+        return self.logs / pod_uid / f"{container}.{attempt}.log"

@@ -14,7 +14,7 @@ import signal
 import socket
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -55,11 +55,12 @@ def container_id(pod: str, container: str, attempt: int) -> str:
 
 @dataclass(slots=True)
 class Run:
-    """One run of a container: `process` is None for a stand-in."""
+    """One run of a container: `process` is None for a stand-in; `over` is set when it has ended."""
 
     attempt: int
     process: processes.Running | None = None
     killer: asyncio.TimerHandle | None = None
+    over: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Runtime:
@@ -120,7 +121,8 @@ class Runtime:
             return
         standins = []
         for key in [key for key in self._runs if key[0] in gone]:
-            run = self._runs.pop(key)
+            run = self._forget(key)
+            assert run is not None
             if run.process is None:
                 standins.append(key)
             else:
@@ -156,6 +158,16 @@ class Runtime:
     def _ids(self) -> dict[Key, str]:
         attempts = {**self._starting, **{key: run.attempt for key, run in self._runs.items()}}
         return {key: container_id(*key, attempt) for key, attempt in attempts.items()}
+
+    def run(self, pod: str, container: str) -> Run | None:
+        """The present run of a container of the pod with this UID; None if it does not run."""
+        return self._runs.get((pod, container))
+
+    def _forget(self, key: Key) -> Run | None:
+        run = self._runs.pop(key, None)
+        if run is not None:
+            run.over.set()
+        return run
 
     def place(self, pod: Pod, container: Container | None = None) -> Inside:
         """Where programs beside a pod's containers run: with the container's own view of the files if it
@@ -236,19 +248,19 @@ class Runtime:
             started = container_id(command.pod, container, command.attempt)
             self._post(ContainerStarted(command.pod, container, started, workload.says))
             if why is not None:
-                self._runs.pop((command.pod, container), None)
+                self._forget((command.pod, container))
                 self._post(ContainerExited(command.pod, container, 1, "Error", why))
 
     def _lost(self, key: Key, why: str) -> None:
         """The stand-in server died, and its successor could not take this one over."""
-        if self._runs.pop(key, None):
+        if self._forget(key):
             self._post(ContainerExited(*key, 137, "Error", why))
 
     async def _withdraw(self, stops: list[StopContainer]) -> None:
         keys = [(command.pod, command.container) for command in stops]
         await self._standins.stop(keys)
         for key in keys:
-            known = self._runs.pop(key, None)
+            known = self._forget(key)
             # Servers end on SIGTERM with 0; what did not run any more has ended unseen.
             self._post(
                 ContainerExited(*key, 0 if known else 137, "Completed" if known else "ContainerStatusUnknown")
@@ -310,6 +322,7 @@ class Runtime:
         process.close()
         if run.killer:
             run.killer.cancel()
+        run.over.set()
         if self._runs.get(key) is run:
             del self._runs[key]
         if code is None:
@@ -368,7 +381,7 @@ class Runtime:
 
 def _container(pod: Pod, name: str) -> Container:
     """The container called `name`, or the first one. Raises `ApiError` 400 in kubectl's words."""
-    containers = (*pod.spec.containers, *pod.spec.initContainers)
+    containers = (*pod.spec.containers, *pod.spec.initContainers, *pod.spec.ephemeralContainers)
     if not name:
         return containers[0]
     for container in containers:
@@ -381,4 +394,8 @@ def _container(pod: Pod, name: str) -> Container:
 
 
 def _statuses(pod: Pod) -> tuple[ContainerStatus, ...]:
-    return (*pod.status.containerStatuses, *pod.status.initContainerStatuses)
+    return (
+        *pod.status.containerStatuses,
+        *pod.status.initContainerStatuses,
+        *pod.status.ephemeralContainerStatuses,
+    )

@@ -22,6 +22,7 @@ from nsk8s.api.topology import Topology
 from nsk8s.api.types import Obj, Pod, Service
 from nsk8s.apiserver.authentication import Authenticator, nobody
 from nsk8s.apiserver.server import ApiServer
+from nsk8s.apiserver.streams import handlers
 from nsk8s.cluster.lifecycle import (
     Command,
     CreateSandbox,
@@ -41,6 +42,7 @@ from nsk8s.daemon.journal import SqliteJournal
 from nsk8s.daemon.launch import READY
 from nsk8s.daemon.loop import Loop
 from nsk8s.daemon.network import Network, Plan, Share
+from nsk8s.daemon.podaccess import KubeletServer
 from nsk8s.daemon.rehearsal import difference, rehearse
 from nsk8s.daemon.runtime import Runtime
 from nsk8s.dataplane.compiler import pod_namespace
@@ -48,6 +50,7 @@ from nsk8s.errors import NsK8sError
 from nsk8s.kernel import holder as holders
 from nsk8s.kernel.conntrack import Frontends
 from nsk8s.kernel.machine import Machine
+from nsk8s.kernel.processes import Inside
 from nsk8s.paths import ClusterPaths
 
 log = logging.getLogger("nsk8s")
@@ -92,7 +95,7 @@ class Daemon:
         self.paths = paths
         self.store = store
         self.network = Network(machine)
-        self.runtime = Runtime(paths, self.network, self.post, self._pod, self._dns)
+        self.runtime = Runtime(paths, self.network, self.post, self.pod, self._dns)
         self.loop = Loop(store, self._topology(), system())
         self.api = ApiServer(store, self.loop.registry, self.turn)
         self.access = Access(paths, self.api, self.network, Authenticator(nobody).identify)
@@ -335,7 +338,15 @@ class Daemon:
         stored = self.store.get(CLUSTERS, "", self.paths.cluster)
         return stored is None or stored.get("spec") != cluster.get("spec")
 
-    def _pod(self, namespace: str, name: str) -> Pod:
+    def here(self) -> Inside | None:
+        """The control-plane node, where the API server stands."""
+        for node in self.loop.topology.nodes:
+            if node.role == "control-plane":
+                return Inside(pid=self.network.machine.pid(node.name))
+        return None
+
+    def pod(self, namespace: str, name: str) -> Pod:
+        """A pod as it is now. Raises `ApiError` 404."""
         self.store.find("pods", namespace, name)
         found = self.store.view(Key("pods", namespace, name))
         assert isinstance(found, Pod)
@@ -385,6 +396,7 @@ async def serve(paths: ClusterPaths, told: int) -> None:
     daemon.api.route("POST", "/nsk8s/v1/up", daemon.up)
     daemon.api.route("GET", "/nsk8s/v1/cluster", daemon.describe)
     daemon.api.route("GET", "/nsk8s/v1/target", daemon.runtime.target)
+    handlers.install(daemon.api, KubeletServer(paths, daemon.runtime, daemon.pod, daemon.here))
     if daemon.loop.topology.nodes:
         await daemon.access.open_host(daemon.loop.topology)
         daemon.adopt(await daemon.look())

@@ -219,6 +219,14 @@ def find(program: str, path: str = PATH, workdir: str = "/") -> str:
     return found
 
 
+def descendants(pid: int) -> list[int]:
+    """A process's children, and theirs, the youngest generation first."""
+    found = []
+    for child in _children(pid):
+        found += [*descendants(child), child]
+    return found
+
+
 # --- beside the containers ---------------------------------------------------------------------------
 
 
@@ -341,10 +349,9 @@ def _within(place: Inside) -> Iterator[None]:
 
 def _end(pid: int) -> None:
     """Kill a process and its descendants."""
-    for child in _children(pid):
-        _end(child)
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
+    for one in (*descendants(pid), pid):
+        with suppress(ProcessLookupError):
+            os.kill(one, signal.SIGKILL)
 
 
 def _children(pid: int) -> list[int]:

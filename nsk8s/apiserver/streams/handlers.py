@@ -1,0 +1,153 @@
+"""The subresources of pods and services through which something flows, as the API server's handlers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager
+from datetime import datetime
+from functools import partial
+
+from aiohttp import web
+
+from nsk8s.apiserver.addressing import number, truth
+from nsk8s.apiserver.request import Request
+from nsk8s.apiserver.server import ApiServer
+from nsk8s.apiserver.streams import portforward, session
+from nsk8s.apiserver.streams.access import LogOptions, NotRunning, PodAccess
+from nsk8s.apiserver.streams.session import Options
+from nsk8s.errors import ApiError
+
+SESSION_LIMIT = 256
+"""Sessions that one user may have at a time."""
+
+Handler = Callable[[Request], Awaitable[web.StreamResponse]]
+
+
+def install(server: ApiServer, access: PodAccess) -> None:
+    """Have the server serve them."""
+    streams = Streams(access)
+    server.handle("pods", "exec", streams.exec)
+    server.handle("pods", "attach", streams.attach)
+    server.handle("pods", "portforward", streams.portforward)
+    server.handle("pods", "log", streams.log)
+
+
+class Streams:
+    """The handlers. Each raises `ApiError`."""
+
+    def __init__(self, access: PodAccess) -> None:
+        self._access = access
+        self._sessions: Counter[str] = Counter()
+
+    async def exec(self, request: Request) -> web.StreamResponse:
+        """``pods/X/exec``."""
+        namespace, pod = _pod(request)
+        options = Options.of(request)
+        command = request.http.query.getall("command", [])
+        if not command:
+            raise ApiError(400, "BadRequest", "you must specify at least one command for the container")
+        try:
+            start = self._access.exec(
+                namespace, pod, options.container, command, stdin=options.stdin, tty=options.tty
+            )
+        except NotRunning as error:
+            return _plain(error)
+        with self._one(request):
+            return await session.serve(request, options, start, f"[{' '.join(command)}]")
+
+    async def attach(self, request: Request) -> web.StreamResponse:
+        """``pods/X/attach``."""
+        namespace, pod = _pod(request)
+        options = Options.of(request)
+        start = self._access.attach(namespace, pod, options.container, stdin=options.stdin, tty=options.tty)
+        with self._one(request):
+            return await session.serve(request, options, start, "[]")
+
+    async def portforward(self, request: Request) -> web.StreamResponse:
+        """``pods/X/portforward``."""
+        namespace, pod = _pod(request)
+        try:
+            self._access.forwards(namespace, pod)
+        except NotRunning as error:
+            return _plain(error)
+        with self._one(request):
+            return await portforward.serve(request, partial(self._access.dial, namespace, pod))
+
+    async def log(self, request: Request) -> web.StreamResponse:
+        """``pods/X/log``."""
+        if request.method != "GET":
+            raise ApiError(
+                405, "MethodNotAllowed", "the server does not allow this method on the requested resource"
+            )
+        namespace, pod = _pod(request)
+        pieces = self._access.logs(namespace, pod, log_options(request))
+        with self._one(request):
+            async with aclosing(pieces):  # type: ignore[type-var]  # an async generator
+                answer = web.StreamResponse(headers={"Content-Type": "text/plain"})
+                await answer.prepare(request.http)
+                async for piece in pieces:
+                    await answer.write(piece)
+        return answer
+
+    @contextmanager
+    def _one(self, request: Request) -> Iterator[None]:
+        name = request.user.name
+        if self._sessions[name] >= SESSION_LIMIT:
+            raise ApiError(
+                429,
+                "TooManyRequests",
+                f"{name} has {SESSION_LIMIT} sessions open already, please try again later",
+            )
+        self._sessions[name] += 1
+        try:
+            yield
+        finally:
+            self._sessions[name] -= 1
+            if not self._sessions[name]:
+                del self._sessions[name]
+
+
+def log_options(request: Request) -> LogOptions:
+    """core/v1.PodLogOptions of a query. Raises `ApiError` 400."""
+    query = request.query
+    since = query.get("sinceTime", "")
+    seconds = query.get("sinceSeconds", "")
+    if since and seconds:
+        raise _invalid("at most one of `sinceTime` or `sinceSeconds` may be specified", "Forbidden")
+    if seconds and number(query, "sinceSeconds") < 1:
+        raise _invalid(f"sinceSeconds: Invalid value: {seconds}: must be greater than 0")
+    if "limitBytes" in query and number(query, "limitBytes") < 1:
+        raise _invalid(f"limitBytes: Invalid value: {query['limitBytes']}: must be greater than 0")
+    return LogOptions(
+        container=query.get("container", ""),
+        follow=truth(query, "follow"),
+        previous=truth(query, "previous"),
+        timestamps=truth(query, "timestamps"),
+        lines=number(query, "tailLines") if query.get("tailLines") else None,
+        limit=number(query, "limitBytes") if query.get("limitBytes") else None,
+        since=_moment(since) if since else 0.0,
+        seconds=number(query, "sinceSeconds"),
+    )
+
+
+def _moment(text: str) -> float:
+    try:
+        return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+    except ValueError as error:
+        raise ApiError(400, "BadRequest", f"sinceTime: {text!r} is not a time of RFC 3339") from error
+
+
+def _pod(request: Request) -> tuple[str, str]:
+    where = request.where
+    assert where is not None
+    return where.namespace or "", where.name
+
+
+def _plain(error: NotRunning) -> web.Response:
+    """Not a Status: clients then say that they are unable to upgrade the connection, and why."""
+    return web.Response(status=error.code, text=error.message)
+
+
+def _invalid(what: str, reason: str = "Invalid") -> ApiError:
+    return ApiError(422, reason, f'PodLogOptions "" is invalid: {what}')
