@@ -7,6 +7,7 @@ has a `Kinds` of its own, to which CustomResourceDefinitions add theirs while it
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -244,6 +245,19 @@ LEGACY: tuple[Resource, ...] = (
 )  # fmt: skip
 """What clusters with ``legacyAPIs`` serve besides: the versions in which manifests of 2019 are written
 (upstream: ``zz_generated.prerelease-lifecycle.go``)."""
+
+
+_KUBE_VERSION = re.compile(r"v(\d+)(?:(alpha|beta)(\d+))?")
+
+
+def priority(version: str) -> tuple[int, int, int, str]:
+    """Sorts versions as Kubernetes prefers them: v2, v1, v1beta2, v1alpha1, then others by name
+    (apimachinery's CompareKubeAwareVersionStrings)."""
+    found = _KUBE_VERSION.fullmatch(version)
+    if found is None:
+        return (3, 0, 0, version)
+    major, stage, minor = found.groups()
+    return ({None: 0, "beta": 1, "alpha": 2}[stage], -int(major), -int(minor or 0), version)
 
 
 class Kinds:

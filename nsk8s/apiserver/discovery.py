@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import platform
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import msgspec
 
 from nsk8s import __version__
-from nsk8s.api.kinds import Kinds, Resource, Subresource
+from nsk8s.api.kinds import Kinds, Resource, Subresource, priority
 from nsk8s.api.types import Obj
 
 JSON = "application/json"
@@ -115,18 +114,6 @@ def _form(accept: str) -> str:
 
 
 # --- groups and versions ----------------------------------------------------------------------------
-
-_KUBE_VERSION = re.compile(r"v(\d+)(?:(alpha|beta)(\d+))?")
-
-
-def priority(version: str) -> tuple[int, int, int, str]:
-    """Sorts versions as Kubernetes prefers them: v2, v1, v1beta2, v1alpha1, then others by name
-    (apimachinery's CompareKubeAwareVersionStrings)."""
-    found = _KUBE_VERSION.fullmatch(version)
-    if found is None:
-        return (3, 0, 0, version)
-    major, stage, minor = found.groups()
-    return ({None: 0, "beta": 1, "alpha": 2}[stage], -int(major), -int(minor or 0), version)
 
 
 def groups(kinds: Kinds) -> dict[str, list[str]]:

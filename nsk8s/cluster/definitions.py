@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nsk8s.api.kinds import ALL, CHANGE, Kinds, Resource, Subresource
+from nsk8s.api.kinds import ALL, SCALE, Kinds, Resource, Subresource, priority
 from nsk8s.api.openapi import Schema, structural
 from nsk8s.api.types import Obj
 from nsk8s.cluster.store import Change, Cursor, Key, Store
@@ -22,7 +22,6 @@ CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
 """Finalizer of a definition: its objects are deleted before it."""
 ENDING = tuple(verb for verb in ALL if verb != "create")
 """Verbs of a custom resource whose definition is being deleted."""
-_SCALE = Subresource("scale", "Scale", CHANGE, "autoscaling", "v1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +104,7 @@ def resources_of(crd: Obj) -> list[Resource]:
     found = []
     for version in sorted(spec["versions"], key=lambda v: not v.get("storage")):
         given = version.get("subresources") or {}
-        parts = [_SCALE] if given.get("scale") is not None else []
+        parts = [SCALE] if given.get("scale") is not None else []
         if given.get("status") is not None:
             parts.append(Subresource("status", names["kind"]))
         found.append(
@@ -123,9 +122,24 @@ def resources_of(crd: Obj) -> list[Resource]:
                 list_kind=names.get("listKind", ""),
                 served=bool(version.get("served")),
                 custom=True,
+                warning=_deprecation(spec, version) if version.get("deprecated") else "",
             )
         )
     return found
+
+
+def _deprecation(spec: Obj, version: Obj) -> str:
+    """What the users of a deprecated version are told (defaultDeprecationWarning)."""
+    if version.get("deprecationWarning"):
+        return str(version["deprecationWarning"])
+    group, kind = spec["group"], spec["names"]["kind"]
+    newer = [
+        v["name"]
+        for v in spec["versions"]
+        if v.get("served") and not v.get("deprecated") and priority(v["name"]) < priority(version["name"])
+    ]
+    told = f"{group}/{version['name']} {kind} is deprecated"
+    return f"{told}; use {group}/{min(newer, key=priority)} {kind}" if newer else told
 
 
 def completed(crd: Obj) -> Obj:

@@ -16,7 +16,7 @@ from nsk8s.api.kinds import Kinds, Resource, kinds_of
 from nsk8s.api.topology import Topology
 from nsk8s.api.types import Obj
 from nsk8s.api.validation import validate, validate_update
-from nsk8s.cluster import definitions
+from nsk8s.cluster import definitions, scaling
 from nsk8s.cluster import patch as patches
 from nsk8s.cluster.deletion import SYSTEM_NAMESPACES, Deletion, Propagation
 from nsk8s.cluster.patch import Json
@@ -40,8 +40,6 @@ SERVER_FIELDS = (
     "uid",
 )
 """Fields of metadata that are the server's."""
-
-SCALABLE = {"deployments.apps", "replicasets.apps", "statefulsets.apps", "replicationcontrollers"}
 
 
 class Registry:
@@ -211,30 +209,22 @@ class Registry:
 
     def scale(self, resource: str, namespace: str, name: str, replicas: int | None = None) -> Obj:
         """The ``scale`` subresource (autoscaling/v1 Scale); sets the replicas first when given."""
-        if resource not in SCALABLE:
-            raise ApiError(404, "NotFound", "the server could not find the requested resource")
+        paths = self._scale_paths(resource)
         obj = self.store.find(resource, namespace, name)
         if replicas is not None:
             if replicas < 0:
                 what = f"Invalid value: {replicas}: must be greater than or equal to 0"
                 raise _invalid("Scale", name, [Problem("spec.replicas", what)])
-            obj = self.store.update(resource, {**obj, "spec": {**obj["spec"], "replicas": replicas}})
-        meta, spec = obj["metadata"], obj["spec"]
-        labels = (spec.get("selector") or {}).get("matchLabels") or {}
-        return {
-            "apiVersion": "autoscaling/v1",
-            "kind": "Scale",
-            "metadata": {
-                k: meta[k]
-                for k in ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
-                if k in meta
-            },
-            "spec": {"replicas": spec.get("replicas", 1)},
-            "status": {
-                "replicas": (obj.get("status") or {}).get("replicas", 0),
-                "selector": ",".join(f"{k}={v}" for k, v in sorted(labels.items())),
-            },
-        }
+            obj = self.store.update(resource, scaling.scaled(obj, paths, replicas))
+        return scaling.scale_of(obj, paths)
+
+    def _scale_paths(self, name: str) -> scaling.Paths:
+        resource = self.kinds.by_name.get(name)
+        if resource is None or resource.subresource("scale") is None:
+            raise ApiError(404, "NotFound", "the server could not find the requested resource")
+        if not resource.custom:
+            return scaling.WORKLOAD
+        return scaling.Paths.of(self.definitions.version(resource)["subresources"]["scale"])
 
     def _taken(self, obj: Obj) -> tuple[Resource, Obj]:
         """The resource that an object is stored in, and the object in its version."""

@@ -206,7 +206,7 @@ def _subresources(given: Subresources, path: str, findings: Findings) -> None:
         value = getattr(given.scale, field)
         if not value:
             findings.required(f"{path}.scale.{field}")
-        elif not value.startswith(begin):
+        elif not value.startswith(begin) or "[" in value:
             findings.invalid(
                 f"{path}.scale.{field}", value, f"should be a json path under {begin.rstrip('.')}"
             )
