@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from nsk8s.api.topology import Topology
 from nsk8s.api.types import Obj
 from nsk8s.apiserver.server import ApiServer
 from nsk8s.client import Client
@@ -22,9 +23,9 @@ class Served:
     """A world whose store is served; `client` talks to it. `within` runs something in the thread that
     owns the store, and what it changed is committed before it returns."""
 
-    def __init__(self, paths: ClusterPaths) -> None:
+    def __init__(self, paths: ClusterPaths, topology: Topology | None = None) -> None:
         self.paths = paths
-        self.world = World()
+        self.world = World(topology)
         self.world.store.commit()
         self.client = Client(paths)
         self.turns = 0
@@ -56,10 +57,10 @@ class Served:
 
 
 @contextmanager
-def served(paths: ClusterPaths) -> Iterator[Served]:
+def served(paths: ClusterPaths, topology: Topology | None = None) -> Iterator[Served]:
     """A served world, for as long as the context lasts."""
     paths.directory.mkdir(parents=True)
-    found = Served(paths)
+    found = Served(paths, topology)
     thread = threading.Thread(target=found.loop.run_forever)
     thread.start()
     listening = None
