@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -111,6 +112,8 @@ def _summary(cluster: str, done: dict[str, Any], new: bool, seconds: float, show
         "" if new or done["changed"] or not done["operations"] else " (what had been undone is repaired)"
     )
     click.echo(f"cluster {cluster} is {state}: {what}{repaired}, {seconds:.2f} s")
+    if new and show.mode != "quiet":
+        click.echo(f"export KUBECONFIG={shlex.quote(os.fspath(ClusterPaths(cluster).kubeconfig))}")
 
 
 def _host_routes(wanted: Manifest) -> None:
@@ -162,6 +165,7 @@ def down(name: str | None, everything: bool) -> None:
       sudo nsk8s down --all
     """
     need_root()
+    from nsk8s.cli.kubeconfig import forget
     from nsk8s.daemon import launch
     from nsk8s.kernel import holder
 
@@ -182,6 +186,9 @@ def down(name: str | None, everything: bool) -> None:
         begun = time.monotonic()
         holder.down(paths)
         click.echo(f"cluster {paths.cluster} is down, {time.monotonic() - begun:.2f} s")
+        file = forget(paths.cluster)
+        if file is not None:
+            click.echo(f'context "nsk8s-{paths.cluster}" is gone from {file}')
 
 
 @click.command()

@@ -25,6 +25,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "up": ("lifecycle", "up", "Build the cluster that FILES describe, or change it to be that."),
     "down": ("lifecycle", "down", "Take a cluster down and leave nothing behind."),
     "ls": ("lifecycle", "ls", "List the clusters of this host."),
+    "kubeconfig": ("kubeconfig", "kubeconfig", "Print the cluster's kubeconfig, or add it to your own."),
+    "kubectl": ("kubeconfig", "kubectl", "Run the real kubectl against the cluster."),
     "apply": ("apply", "apply", "Apply manifests to a running cluster."),
     "delete": ("apply", "delete", "Delete objects by name, by label or by file."),
     "get": ("get", "get", "Show objects."),
