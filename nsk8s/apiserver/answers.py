@@ -30,6 +30,8 @@ def json(obj: Any, code: int = 200, warnings: Sequence[str] = ()) -> web.Respons
 def document(found: Document, known: str) -> web.Response:
     """A discovery document; nothing to somebody who has it already (`known`, the If-None-Match)."""
     headers = {"Content-Type": found.content_type, "ETag": found.etag, "Vary": "Accept"}
+    if found.lasting:
+        headers["Cache-Control"] = "public, immutable"
     if found.etag in known:
         return web.Response(status=304, headers=headers)
     return web.Response(body=found.body, headers=headers)

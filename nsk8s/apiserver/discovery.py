@@ -38,11 +38,13 @@ PATHS = (
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """An encoded document; `etag` is its ETag, quoted as in the header."""
+    """An encoded document; `etag` is its ETag, quoted as in the header. A `lasting` one never changes under
+    its address."""
 
     body: bytes
     content_type: str
     etag: str
+    lasting: bool = False
 
 
 class Discovery:

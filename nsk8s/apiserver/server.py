@@ -31,6 +31,7 @@ from nsk8s.apiserver.addressing import Filter, address
 from nsk8s.apiserver.authentication import ADMIN, User
 from nsk8s.apiserver.discovery import Discovery
 from nsk8s.apiserver.forms import Form, form_of
+from nsk8s.apiserver.openapi import OpenApi
 from nsk8s.apiserver.printers import custom, printer_for
 from nsk8s.apiserver.printers.columns import Printer
 from nsk8s.apiserver.request import DEPTH_LIMIT, Request, mapping, too_deep, verb_of
@@ -75,6 +76,11 @@ class ApiServer:
         self._turn = turn
         self._watchers = Watchers()
         self._discovery = Discovery(lambda: self.registry.kinds, lambda: self.registry.version)
+        self._openapi = OpenApi(
+            lambda: self.registry.kinds,
+            lambda resource: self.registry.definitions.schema(resource),
+            lambda: self.registry.version,
+        )
         self._own: dict[tuple[str, str], OwnHandler] = {}
         self._handlers: dict[tuple[str, str], Handler] = {}
 
@@ -175,7 +181,10 @@ class ApiServer:
             if isinstance(answer, AsyncIterator):
                 return await self._stream(http, answer)
             return answers.json(await answer)
-        found = self._discovery.document(path, http.headers.get("Accept", "")) if method == "GET" else None
+        found = None
+        if method == "GET":
+            accepted = http.headers.get("Accept", "")
+            found = self._discovery.document(path, accepted) or self._openapi.document(path, query, accepted)
         if found is None:
             raise _not_found()
         return answers.document(found, http.headers.get("If-None-Match", ""))
