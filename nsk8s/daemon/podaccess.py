@@ -342,7 +342,7 @@ async def _connect(place: Inside, family: socket.AddressFamily, address: str, po
 
 
 def _words(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()
+    return os.strerror(error.errno).lower() if error.errno else str(error)
 
 
 async def _nothing() -> AsyncIterator[bytes]:

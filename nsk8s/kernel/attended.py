@@ -19,10 +19,12 @@ from typing import Protocol
 from nsk8s.errors import ClusterGone
 from nsk8s.kernel import namespaces
 from nsk8s.kernel.pipes import Sink, Source, pipe
-from nsk8s.kernel.processes import Inside, descendants, entering
+from nsk8s.kernel.processes import Inside, descendants, entering, tool
 
 JOINED = ("mnt", "net", "uts", "ipc")
 """The namespaces that nsenter enters; the PID namespace concerns children, and is entered by us."""
+WITH_US = ("--pdeathsig", "KILL")
+"""setpriv's words for a program that ends with its parent: nobody is at its streams any more."""
 TIOCGPTN, TIOCSPTLCK = 0x80045430, 0x40045431
 
 
@@ -84,7 +86,8 @@ def attend(place: Inside, command: Sequence[str], *, stdin: bool, tty: bool) -> 
     terminal. Raises ClusterGone when the place is gone."""
     with ExitStack() as stack:
         try:
-            words, fds = stack.enter_context(entering(place, command, JOINED))
+            run, fds = stack.enter_context(entering(place, command, JOINED))
+            words = [tool("setpriv", "util-linux"), *WITH_US, *run]
             streams = _Terminal(stack, place) if tty else _Pipes(stack, stdin=stdin)
             actions: list[tuple[int, int, int] | tuple[int, int, str, int, int]] = [
                 (os.POSIX_SPAWN_DUP2, fd, fd) for fd in fds

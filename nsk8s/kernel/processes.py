@@ -128,7 +128,7 @@ def spawn(
     """
     env = {"PATH": PATH, "HOME": "/root", **place.env}
     find(command[0], env["PATH"], place.workdir or "/")
-    tool = _tool("bwrap", "bubblewrap")
+    bwrap = tool("bwrap", "bubblewrap")
     log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with ExitStack() as stack:
 
@@ -166,7 +166,7 @@ def spawn(
             with _within(place):
                 pid = os.posix_spawn(
                     "/bin/sh",
-                    ["sh", "-c", MOUNTS, "sh", tool, "--args", str(arguments), "--", *command],
+                    ["sh", "-c", MOUNTS, "sh", bwrap, "--args", str(arguments), "--", *command],
                     {MARK: mark, LOG: os.fspath(log)},
                     file_actions=actions,
                     setsid=True,
@@ -227,6 +227,16 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
+def tool(name: str, package: str) -> str:
+    """Where a program of the host is. Raises HostError."""
+    found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:{PATH}")
+    if found is None:
+        raise HostError(
+            f"{name} is not installed", hint=f"apt install {package} (or your system's word for it)"
+        )
+    return found
+
+
 # --- beside the containers ---------------------------------------------------------------------------
 
 
@@ -240,7 +250,7 @@ def entering(
     Everything is done by programs every host has (nsenter, unshare, setpriv, env), so it works from any
     process, with threads or without. The last of them, env, gives the exit codes 126 and 127.
     """
-    words = [_tool("nsenter", "util-linux")]
+    words = [tool("nsenter", "util-linux")]
     words += [f"--{NSENTER.get(kind, kind)}={place.namespace(kind)}" for kind in kinds]
     env = {"PATH": PATH, "HOME": "/root", **place.env}
     run = ["env", "--default-signal=INT,QUIT"]
@@ -260,7 +270,7 @@ def entering(
                 files[path] = _memory(text)
                 stack.callback(os.close, files[path])
             fds = list(files.values())
-            words += [_tool("bwrap", "bubblewrap"), *bubblewrap(files, lead=False), "--"]
+            words += [tool("bwrap", "bubblewrap"), "--die-with-parent", *bubblewrap(files, lead=False), "--"]
         yield [*words, *run, *command], fds
 
 
@@ -394,12 +404,3 @@ def _memory(text: str) -> int:
 def _endless() -> tuple[int, int]:
     """A pipe whose reader holds its writing end as well: it never ends."""
     return os.pipe2(os.O_CLOEXEC)
-
-
-def _tool(name: str, package: str) -> str:
-    found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:{PATH}")
-    if found is None:
-        raise HostError(
-            f"{name} is not installed", hint=f"apt install {package} (or your system's word for it)"
-        )
-    return found

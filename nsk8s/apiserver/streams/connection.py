@@ -22,6 +22,8 @@ BUFFER = 1 << 20
 """Bytes of one connection that wait to be read."""
 STREAM_LIMIT = 1000
 """Streams that one connection may have open at a time."""
+NUDGE_INTERVAL = 1.0
+"""Seconds between two looks whether a client that is made to wait is still there."""
 PIECE = 64 * 1024
 """Bytes asked for at a time."""
 
@@ -114,16 +116,26 @@ class Held:
         if self._size <= BUFFER and self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(None)
 
-    async def room(self, transport: asyncio.BaseTransport | None) -> None:
-        """Wait until there are less than `BUFFER`. Raises ConnectionError if the client goes meanwhile."""
+    async def room(
+        self, transport: asyncio.WriteTransport | None, nudge: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Wait until there are less than `BUFFER`. Raises ConnectionError if the client goes meanwhile.
+
+        Over TCP the end of a client that is not being read stays behind what it has sent. But whoever is
+        gone answers anything with a reset: `nudge` sends what means nothing and asks for nothing.
+        """
         while self._size > BUFFER:
             self._waiting = asyncio.get_running_loop().create_future()
             with _hanging_up(transport, self._waiting):
-                await self._waiting
+                while not self._waiting.done():
+                    await asyncio.wait((self._waiting,), timeout=NUDGE_INTERVAL)
+                    if not self._waiting.done() and transport and not transport.get_write_buffer_size():
+                        await nudge()
+                self._waiting.result()
 
 
 @contextmanager
-def _hanging_up(transport: asyncio.BaseTransport | None, waiting: asyncio.Future[None]) -> Iterator[None]:
+def _hanging_up(transport: asyncio.WriteTransport | None, waiting: asyncio.Future[None]) -> Iterator[None]:
     """Tell `waiting` when the peer of a connection that is not being read has closed it."""
     sock = transport.get_extra_info("socket") if transport is not None else None
     if sock is None or sock.fileno() < 0:
@@ -155,7 +167,10 @@ class Wire(Protocol):
     async def send(self, data: bytes) -> None:
         """Take `data` at once, return when the client keeps up. Raises ConnectionError."""
 
-    def transport(self) -> asyncio.BaseTransport | None:
+    async def nudge(self) -> None:
+        """Send something that means nothing."""
+
+    def transport(self) -> asyncio.WriteTransport | None:
         """What it runs on."""
 
 
@@ -180,7 +195,11 @@ class TransportWire:
         self._writer.write(data)
         await self._writer.drain()
 
-    def transport(self) -> asyncio.BaseTransport | None:
+    async def nudge(self) -> None:
+        """As `Wire.nudge`."""
+        await self.send(spdy.NOTHING)
+
+    def transport(self) -> asyncio.WriteTransport | None:
         """As `Wire.transport`."""
         return self._writer.transport
 
@@ -188,7 +207,7 @@ class TransportWire:
 class WebSocketWire:
     """Bytes in binary messages: SPDY/3.1 tunnelled (KEP-4006)."""
 
-    def __init__(self, socket: web.WebSocketResponse, transport: asyncio.BaseTransport | None) -> None:
+    def __init__(self, socket: web.WebSocketResponse, transport: asyncio.WriteTransport | None) -> None:
         self._socket = socket
         self._transport = transport
 
@@ -205,7 +224,11 @@ class WebSocketWire:
         """As `Wire.send`."""
         await self._socket.send_bytes(data)
 
-    def transport(self) -> asyncio.BaseTransport | None:
+    async def nudge(self) -> None:
+        """As `Wire.nudge`: a pong that nobody asked for (RFC 6455, 5.5.3)."""
+        await self._socket.pong()
+
+    def transport(self) -> asyncio.WriteTransport | None:
         """As `Wire.transport`."""
         return self._transport
 
@@ -228,7 +251,7 @@ class SpdyConnection:
                     frame = self._happened(event, opened)
                     if frame:
                         await self._wire.send(frame)
-                await self._held.room(self._wire.transport())
+                await self._held.room(self._wire.transport(), self._wire.nudge)
         finally:
             for stream in self._streams.values():
                 stream.reset()
@@ -283,7 +306,7 @@ class ChannelConnection:
     def __init__(
         self,
         socket: web.WebSocketResponse,
-        transport: asyncio.BaseTransport | None,
+        transport: asyncio.WriteTransport | None,
         protocol: str,
         count: int,
     ) -> None:
@@ -308,7 +331,7 @@ class ChannelConnection:
                     self.streams[said.channel].end()
                 else:
                     self.streams[said.channel].feed(said.data)
-                await self._held.room(self._transport)
+                await self._held.room(self._transport, self._socket.pong)
         finally:
             for stream in self.streams:
                 stream.reset()

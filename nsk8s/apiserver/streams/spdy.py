@@ -57,6 +57,9 @@ def _counted(word: bytes) -> bytes:
 DICTIONARY = b"".join(_counted(word.replace("_", " ").encode()) for word in _WORDS.split()) + _REST.encode()
 """What zlib knows from the beginning (section 2.6.10.1)."""
 
+NOTHING = struct.pack(">II", 2, 0)
+"""An empty DATA frame of a stream that nobody has (servers' have even numbers): receivers drop it."""
+
 
 class SpdyError(Exception):
     """The client does not speak SPDY/3.1; the connection is of no more use."""
