@@ -16,6 +16,7 @@ from typing import Protocol
 from nsk8s.api.topology import Topology
 from nsk8s.cluster.definitions import DefinitionsController
 from nsk8s.cluster.deployments import Deployments
+from nsk8s.cluster.disruption import Disruption
 from nsk8s.cluster.endpoints import EndpointsController
 from nsk8s.cluster.events import Expiry
 from nsk8s.cluster.garbage import Garbage
@@ -25,6 +26,7 @@ from nsk8s.cluster.registry import Registry
 from nsk8s.cluster.replicasets import ReplicaSets
 from nsk8s.cluster.scheduler import Scheduler
 from nsk8s.cluster.store import Change, Cursor, Key, Store, key_of
+from nsk8s.cluster.taints import Taints
 from nsk8s.errors import NsK8sError
 
 PATIENCE = 200
@@ -135,11 +137,13 @@ class Control:
             DefinitionsController(store, registry.definitions),
             namespaces,
             nodes,
+            Taints(store, registry),
             Garbage(store, registry),
             ReplicaSets(store, registry),
             Deployments(store, registry),
             Scheduler(store, self._topology),
             endpoints,
+            Disruption(store),
             Expiry(store),
         )
         self._queues = [{} for _ in self._controllers]

@@ -167,13 +167,13 @@ class Recorder:
 
     def _times(self, stamp: str) -> Obj:
         if self._modern:
-            return {"firstTimestamp": None, "lastTimestamp": None, "eventTime": _micro(stamp)}
+            return {"firstTimestamp": None, "lastTimestamp": None, "eventTime": micro(stamp)}
         return {"firstTimestamp": stamp, "lastTimestamp": stamp, "count": 1, "eventTime": None}
 
     def _again(self, old: Obj, message: str, stamp: str) -> Obj:
         if self._modern:
             count = (old.get("series") or {}).get("count", 1) + 1
-            return {**old, "series": {"count": count, "lastObservedTime": _micro(stamp)}}
+            return {**old, "series": {"count": count, "lastObservedTime": micro(stamp)}}
         return {**old, "message": message, "count": old["count"] + 1, "lastTimestamp": stamp}
 
 
@@ -191,7 +191,7 @@ def _reference(involved: Obj, field: str) -> Obj:
     return reference
 
 
-def _micro(stamp: str) -> str:
+def micro(stamp: str) -> str:
     """A time as v1.MicroTime."""
     return f"{stamp.removesuffix('Z')}.000000Z"
 

@@ -12,6 +12,8 @@ from typing import Any
 
 from nsk8s.api.topology import NodeTopology, Topology
 from nsk8s.api.types import Obj
+from nsk8s.cluster.events import Recorder
+from nsk8s.cluster.heartbeats import beat
 from nsk8s.cluster.ipam import room
 from nsk8s.cluster.patch import difference, merge
 from nsk8s.cluster.store import Change, Key, Store
@@ -24,6 +26,11 @@ BRIDGE_PORTS = 1000
 """Pods that fit on a node's bridge (the kernel's BR_MAX_PORTS is 1024; some are kept for the node)."""
 
 
+CAPACITY = ("cpu", "ephemeral-storage", "memory")
+"""What the machine may have, besides fields of status.nodeInfo. Every node has all of it: nothing is
+divided."""
+
+
 class Nodes:
     """Keeps one Node for each node of the topology, and no pod on a node that is gone."""
 
@@ -31,6 +38,8 @@ class Nodes:
         self._store = store
         self._topology = topology
         self._system = system
+        self._kubelet = Recorder(store, "kubelet")
+        self._controller = Recorder(store, "node-controller")
 
     def bootstrap(self) -> None:
         """Make the nodes what the topology says; remove those it no longer has."""
@@ -72,7 +81,8 @@ class Nodes:
         if old is None:
             meta = spoken["metadata"]
             meta = {**meta, "annotations": {**meta["annotations"], LAST_TOPOLOGY: said}}
-            self._store.create("nodes", {**spoken, "metadata": meta, "status": self._status(node, {})})
+            made = self._store.create("nodes", {**spoken, "metadata": meta, "status": self._status(node, {})})
+            self._welcome(made)
             return
         before = (old["metadata"].get("annotations") or {}).get(LAST_TOPOLOGY, "{}")
         new = old
@@ -81,9 +91,21 @@ class Nodes:
             new = merge(new, {"metadata": {"annotations": {LAST_TOPOLOGY: said}}})
         self._store.update("nodes", {**new, "status": self._status(node, old.get("status") or {})})
 
+    def _welcome(self, node: Obj) -> None:
+        """A kubelet knows its Node by the name only, the node controller by its uid."""
+        name = node["metadata"]["name"]
+        itself = {**node, "metadata": {**node["metadata"], "uid": name}}
+        self._kubelet.event(itself, "Normal", "Starting", "Starting kubelet.", host=name)
+        ready = f"Node {name} status is now: NodeReady"
+        self._kubelet.event(itself, "Normal", "NodeReady", ready, host=name)
+        registered = f"Node {name} event: Registered Node {name} in Controller"
+        self._controller.event(node, "Normal", "RegisteredNode", registered)
+        beat(self._store, (name,))
+
     def _status(self, node: NodeTopology, old: Mapping[str, Any]) -> Obj:
         before = {c.get("type"): c for c in old.get("conditions") or ()}
-        pods = str(min(BRIDGE_PORTS, room(node.pod_cidr)))
+        capacity = {name: self._system[name] for name in CAPACITY if name in self._system}
+        capacity["pods"] = str(min(BRIDGE_PORTS, room(node.pod_cidr)))
         conditions = [
             (
                 "MemoryPressure",
@@ -100,16 +122,15 @@ class Nodes:
                 {"type": "InternalIP", "address": node.address},
                 {"type": "Hostname", "address": node.name},
             ],
-            "allocatable": {"pods": pods},
-            "capacity": {"pods": pods},
+            "allocatable": capacity,
+            "capacity": capacity,
             "conditions": [
                 {
                     "type": type_,
                     "status": status,
                     "reason": reason,
                     "message": message,
-                    "lastTransitionTime": before.pop(type_, {}).get("lastTransitionTime")
-                    or self._store.now(),
+                    **_times(before.pop(type_, {}), self._store.now()),
                 }
                 for type_, status, reason, message in conditions
             ]
@@ -122,9 +143,15 @@ class Nodes:
                 "kubeletVersion": KUBELET_VERSION,
                 "operatingSystem": "linux",
                 "osImage": "nsk8s",
-                **self._system,
+                **{field: value for field, value in self._system.items() if field not in CAPACITY},
             },
         }
+
+
+def _times(old: Mapping[str, Any], now: str) -> dict[str, str]:
+    """When a condition was last confirmed, and when it last changed; both stay as they are."""
+    fields = ("lastHeartbeatTime", "lastTransitionTime")
+    return {field: old.get(field) or now for field in fields}
 
 
 def _spoken(node: NodeTopology, architecture: str) -> Obj:

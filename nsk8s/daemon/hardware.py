@@ -1,4 +1,5 @@
-"""What the nodes say of the machine they stand on: status.nodeInfo, as a kubelet reads it from its host."""
+"""What the nodes say of the machine they stand on: status.nodeInfo and capacity, as a kubelet reads them from
+its host."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import functools
 import os
 import platform
 from collections.abc import Mapping
+from pathlib import Path
 
 from nsk8s import __version__
 
@@ -15,15 +17,27 @@ ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686":
 
 @functools.cache
 def system() -> Mapping[str, str]:
-    """Fields of NodeSystemInfo that the host decides."""
+    """Fields of NodeSystemInfo that the host decides, and its capacity by resource name."""
     machine = os.uname()
     try:
         image = platform.freedesktop_os_release()["PRETTY_NAME"]
     except OSError:
         image = machine.sysname
+    disk = os.statvfs("/")
     return {
         "architecture": ARCHITECTURES.get(machine.machine, machine.machine),
+        "bootID": _boot_id(),
         "containerRuntimeVersion": f"nsk8s://{__version__}",
         "kernelVersion": machine.release,
         "osImage": image,
+        "cpu": str(os.cpu_count() or 1),
+        "ephemeral-storage": f"{disk.f_blocks * disk.f_frsize // 1024}Ki",
+        "memory": f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') // 1024}Ki",
     }
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""

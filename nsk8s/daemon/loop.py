@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from nsk8s.api.topology import Topology
 from nsk8s.api.types import EndpointSlice, Pod, Service
 from nsk8s.cluster.control import Control
+from nsk8s.cluster.heartbeats import beat
 from nsk8s.cluster.ipam import Ipam
 from nsk8s.cluster.kubelet import Kubelet
 from nsk8s.cluster.lifecycle import Command, Event
@@ -56,6 +57,10 @@ class Loop:
             if self.store.revision == before:
                 break
         return commands, self.store.commit()
+
+    def alive(self) -> None:
+        """Somebody has looked at the nodes, and they are well."""
+        beat(self.store, (node.name for node in self.topology.nodes))
 
     def wake(self) -> float | None:
         """When (seconds, the clock of `now`) a turn is due without any event; None: never."""

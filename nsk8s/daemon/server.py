@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from nsk8s.api import cluster as clusters
+from nsk8s.api.kinds import BY_NAME
 from nsk8s.api.topology import Topology
 from nsk8s.api.types import Obj, Pod, Service
 from nsk8s.apiserver.authentication import Authenticator, nobody
@@ -231,6 +232,9 @@ class Daemon:
             everything = looks % round(FULL_INTERVAL / NODE_INTERVAL) == 0
             try:
                 await self.compare(everything=everything)
+                if everything:
+                    self.loop.alive()
+                    self._turn()
             except NsK8sError as error:
                 log.error("%s", error)
             await self._open()
@@ -324,7 +328,7 @@ class Daemon:
             self.api.registry = loop.registry
             self.adopt(found)
             verdict = "created" if old is None else "configured"
-            applied.insert(0, Applied(key_of(CLUSTERS, stored), verdict))
+            applied.insert(0, Applied(BY_NAME[CLUSTERS], key_of(CLUSTERS, stored), verdict))
         else:
             self._turn()
         return applied
