@@ -14,8 +14,8 @@ MAX_DISRUPTED = 2000
 
 
 def evict(registry: Registry, namespace: str, name: str, *, grace: int | None = None) -> None:
-    """Evict a pod, with `grace` seconds to end. Raises `ApiError`: 404, 429 where a budget forbids it, 403 and
-    500 where its budgets make no sense."""
+    """Evict a pod, with `grace` seconds to end. Raises `ApiError`: 404, 429 where a budget forbids it, 403
+    and 500 where its budgets make no sense."""
     store = registry.store
     pod = store.find("pods", namespace, name)
     if not _ignorable(pod):

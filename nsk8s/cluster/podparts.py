@@ -14,8 +14,8 @@ EPHEMERAL = "spec.ephemeralContainers"
 
 
 def bind(registry: Registry, namespace: str, name: str, binding: Obj) -> None:
-    """Assign a pod to a node, as a scheduler does (BindingREST.assignPod). Raises `ApiError` 404, 409 where it
-    is assigned already or on its way out, and 422."""
+    """Assign a pod to a node, as a scheduler does (BindingREST.assignPod). Raises `ApiError` 404, 409 where
+    it is assigned already or on its way out, and 422."""
     target = binding.get("target")
     target = target if isinstance(target, dict) else {}
     problems = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from nsk8s.api.types import Obj
@@ -13,7 +15,7 @@ from tests.unit.cluster.worlds import NOW, World, deployment, pod
 REFUSED = "Cannot evict pod as it would violate the pod's disruption budget."
 
 
-def budget(name: str = "web", app: str = "web", **spec: object) -> Obj:
+def budget(name: str = "web", *, app: str = "web", **spec: Any) -> Obj:  # noqa: ANN401  # any JSON
     return {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
@@ -22,7 +24,7 @@ def budget(name: str = "web", app: str = "web", **spec: object) -> Obj:
     }
 
 
-def standing(replicas: int, **spec: object) -> World:
+def standing(replicas: int, **spec: Any) -> World:  # noqa: ANN401  # any JSON
     world = World()
     world.create(deployment("web", replicas))
     world.finish()
@@ -49,7 +51,7 @@ def counts(world: World, name: str = "web") -> tuple[int, int, int, int]:
         ({"maxUnavailable": 9}, (4, 0, 4, 4)),
     ],
 )
-def test_what_a_budget_allows(spec: dict[str, object], expected: tuple[int, int, int, int]) -> None:
+def test_what_a_budget_allows(spec: dict[str, Any], expected: tuple[int, int, int, int]) -> None:
     assert counts(standing(4, **spec)) == expected
 
 
