@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nsk8s.api import cluster as clusters
 from nsk8s.api import together, yamltext
+from nsk8s.api.conversions import convert
+from nsk8s.api.customresources import resources_of
 from nsk8s.api.findings import Findings
-from nsk8s.api.kinds import BY_KIND
+from nsk8s.api.kinds import BUILTIN, Kinds, Resource, kinds_of
 from nsk8s.api.topology import Topology
 from nsk8s.api.types import Obj
 from nsk8s.api.validation import known_resource, validate
@@ -52,16 +54,23 @@ class Manifest:
     cluster: Obj | None
     objects: tuple[Document, ...]
     cluster_document: Document | None = None
+    kinds: Kinds = BUILTIN
+
+    def resource(self, obj: Obj) -> Resource:
+        """The kind of one of the objects."""
+        return self.kinds.by_kind[obj["apiVersion"], obj["kind"]]
 
     @property
     def ignored(self) -> tuple[str, ...]:
         """The kinds that are stored and not acted on, once each, in the order of the files."""
-        kinds = (BY_KIND[(d.obj["apiVersion"], d.obj["kind"])] for d in self.objects)
-        return tuple(dict.fromkeys(kind.kind for kind in kinds if not kind.acts))
+        resources = (self.resource(document.obj) for document in self.objects)
+        return tuple(dict.fromkeys(r.kind for r in resources if not r.acts))
 
 
-def read(files: Sequence[str]) -> Manifest:
-    """Read and check `files` ("-" is standard input; a file named twice is read once).
+def read(files: Sequence[str], served: Callable[[], Kinds] | None = None) -> Manifest:
+    """Read and check `files` ("-" is standard input; a file named twice is read once). Objects in an old
+    version become those of the stored one. `served` tells which kinds the cluster has, if it runs: it is
+    asked for those that neither are built in nor defined by the files.
 
     Raises ManifestError with all problems of all files, in their order.
     """
@@ -76,21 +85,49 @@ def read(files: Sequence[str]) -> Manifest:
         name = next(iter(once))
         hint = "a file holds Kubernetes objects or a Cluster document; nsk8s init writes one"
         problems.append(Problem("", "nothing in it", hint, STDIN if name == "-" else name, 1, 1))
-    manifest = _check(documents, problems)
+    manifest = _check(documents, problems, _kinds(documents, served))
     if problems:
         order = {STDIN if name == "-" else name: i for i, name in enumerate(once)}
         raise ManifestError(sorted(problems, key=lambda p: (order.get(p.file, 0), p.line, p.column)))
     return manifest
 
 
-def _check(documents: Sequence[Document], problems: list[Problem]) -> Manifest:
+def _kinds(documents: Sequence[Document], served: Callable[[], Kinds] | None) -> Kinds:
+    """The kinds that the documents may be of: the Cluster among them may want old versions served, and
+    CustomResourceDefinitions add theirs."""
+    named = [(str(d.obj.get("apiVersion")), str(d.obj.get("kind"))) for d in documents]
+    if all(name in BUILTIN.by_kind and name not in _MORE for name in named):
+        return BUILTIN
+    legacy = False
+    defined: list[Resource] = []
+    for document, name in zip(documents, named, strict=True):
+        if name == _MORE[0]:
+            spec = document.obj.get("spec")
+            legacy = legacy or (isinstance(spec, dict) and spec.get("legacyAPIs") is True)
+        elif name == _MORE[1] and not validate(document.obj):
+            defined += resources_of(document.obj)
+    kinds = kinds_of(legacy=legacy)
+    for resource in defined:
+        kinds.add(resource)
+    if served is not None and any(name not in kinds.by_kind for name in named):
+        for resource in served():
+            if (resource.api_version, resource.kind) not in kinds.by_kind:
+                kinds.add(resource)
+    return kinds
+
+
+_MORE = (("nsk8s.dev/v1", "Cluster"), ("apiextensions.k8s.io/v1", "CustomResourceDefinition"))
+"""Documents by which there are more kinds."""
+
+
+def _check(documents: Sequence[Document], problems: list[Problem], kinds: Kinds) -> Manifest:
     """All checks of the documents, by themselves and with each other."""
     objects: list[Document] = []
     found: list[Document] = []
     topology: Topology | None = None
     for document in documents:
         findings = Findings()
-        resource = known_resource(document.obj, findings)
+        resource = known_resource(document.obj, findings, kinds)
         if resource is None:
             problems += document.placed(findings.problems)
         elif resource.kind == "Cluster":
@@ -102,18 +139,20 @@ def _check(documents: Sequence[Document], problems: list[Problem]) -> Manifest:
                 topology, findings.problems = clusters.read(document.obj)
             problems += document.placed(findings.problems)
         else:
-            wrong = validate(document.obj)
+            stored = kinds.storage_of(resource)
+            document = replace(document, obj=convert(document.obj, stored))
+            wrong = validate(document.obj, stored)
             if not wrong and not document.obj["metadata"].get("name"):
                 hint = "give it a metadata.name: objects of files are applied, and found again, by name"
                 wrong = [Problem("metadata.generateName", "cannot be used in a file", hint)]
             problems += document.placed(wrong)
             if not wrong:
                 objects.append(document)
-    for i, problem in together.check(topology, [d.obj for d in objects]):
+    for i, problem in together.check(topology, [d.obj for d in objects], kinds):
         place = objects[i] if i is not None else found[0]
         problems += place.placed([problem])
     chosen = found[0] if found else None
-    return Manifest(topology, chosen.obj if chosen else None, tuple(objects), chosen)
+    return Manifest(topology, chosen.obj if chosen else None, tuple(objects), chosen, kinds)
 
 
 # --- files ------------------------------------------------------------------------------------------

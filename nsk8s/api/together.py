@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 from nsk8s.api.defaults import without_nulls
 from nsk8s.api.findings import Findings
-from nsk8s.api.kinds import BY_KIND
+from nsk8s.api.kinds import BUILTIN, Kinds, Resource
 from nsk8s.api.topology import NodeTopology, Topology
 from nsk8s.api.types import Deployment, Obj, Pod, PodSpec, ReplicaSet, Service, view
 from nsk8s.errors import Problem
@@ -24,21 +24,22 @@ Finding = tuple[int | None, Problem]
 """A problem of the object at a position, or (None) of the Cluster document."""
 
 
-def check(topology: Topology | None, objects: Sequence[Obj]) -> list[Finding]:
-    """Everything that valid objects get wrong only together, or with `topology`."""
+def check(topology: Topology | None, objects: Sequence[Obj], kinds: Kinds = BUILTIN) -> list[Finding]:
+    """Everything that valid objects of `kinds` get wrong only together, or with `topology`."""
     found: list[Finding] = []
-    found += _duplicates(objects)
+    found += _duplicates(objects, kinds)
+    own = [(i, obj) for i, obj in enumerate(objects) if not _resource(obj, kinds).custom]
     services = [
         (i, service)
-        for i, obj in enumerate(objects)
+        for i, obj in own
         if obj["kind"] == "Service" and isinstance(service := view(without_nulls(obj)), Service)
     ]
     found += _node_ports(services)
     found += _cluster_ips(services, topology)
     if topology is not None:
-        found += _namespaces(objects)
+        found += _namespaces(objects, kinds)
         found += _service_room(services, topology)
-        found += _pod_room(objects, topology)
+        found += _pod_room([obj for _, obj in own], topology)
     return found
 
 
@@ -46,17 +47,21 @@ def _problem(i: int | None, findings: Findings) -> Iterator[Finding]:
     return ((i, problem) for problem in findings.problems)
 
 
-def _place(obj: Obj) -> str:
+def _resource(obj: Obj, kinds: Kinds) -> Resource:
+    return kinds.by_kind[obj["apiVersion"], obj["kind"]]
+
+
+def _place(obj: Obj, kinds: Kinds) -> str:
     """The namespace an object will be in."""
-    resource = BY_KIND[(obj["apiVersion"], obj["kind"])]
-    return (obj["metadata"].get("namespace") or "default") if resource.namespaced else ""
+    namespaced = _resource(obj, kinds).namespaced
+    return (obj["metadata"].get("namespace") or "default") if namespaced else ""
 
 
-def _duplicates(objects: Sequence[Obj]) -> Iterator[Finding]:
+def _duplicates(objects: Sequence[Obj], kinds: Kinds) -> Iterator[Finding]:
     seen: set[tuple[str, str, str, str]] = set()
     for i, obj in enumerate(objects):
         name = obj["metadata"]["name"]
-        identity = (obj["apiVersion"], obj["kind"], _place(obj), name)
+        identity = (obj["apiVersion"], obj["kind"], _place(obj, kinds), name)
         if identity in seen:
             findings = Findings()
             where = f" in namespace {identity[2]}" if identity[2] else ""
@@ -116,10 +121,10 @@ def _cluster_ips(services: Sequence[tuple[int, Service]], topology: Topology | N
         yield from _problem(i, findings)
 
 
-def _namespaces(objects: Sequence[Obj]) -> Iterator[Finding]:
+def _namespaces(objects: Sequence[Obj], kinds: Kinds) -> Iterator[Finding]:
     known = NAMESPACES | {obj["metadata"]["name"] for obj in objects if obj["kind"] == "Namespace"}
     for i, obj in enumerate(objects):
-        place = _place(obj)
+        place = _place(obj, kinds)
         if place and place not in known:
             yield (
                 i,

@@ -16,7 +16,7 @@ import msgspec
 from nsk8s.api import fieldpath, names
 from nsk8s.api.defaults import without_nulls
 from nsk8s.api.findings import Findings, below
-from nsk8s.api.kinds import BY_KIND, RESOURCES, Resource
+from nsk8s.api.kinds import BUILTIN, LEGACY, Kinds, Resource
 from nsk8s.api.rules import definitions, pods, services, workloads
 from nsk8s.api.types import (
     Deployment,
@@ -108,8 +108,8 @@ def _related(one: Problem, other: Problem) -> bool:
     return one.path.startswith(other.path) or other.path.startswith(one.path)
 
 
-def known_resource(obj: Obj, findings: Findings) -> Resource | None:
-    """The resource of an object; None with findings if there is no such kind."""
+def known_resource(obj: Obj, findings: Findings, known: Kinds = BUILTIN) -> Resource | None:
+    """The resource of an object; None with findings if none of the `known` kinds is its."""
     words = []
     for field in ("apiVersion", "kind"):
         value = obj.get(field)
@@ -122,11 +122,13 @@ def known_resource(obj: Obj, findings: Findings) -> Resource | None:
     if len(words) < 2:
         return None
     version, kind = words
-    resource = BY_KIND.get((version, kind))
+    resource = known.by_kind.get((version, kind))
     if resource is None:
-        kinds = {r.kind: r for r in RESOURCES}
+        kinds = {r.kind: r for r in known.stored()}
         if kind in kinds:
             hint = f"{kind} is in {kinds[kind].api_version}"
+            if any((r.api_version, r.kind) == (version, kind) for r in LEGACY):
+                hint += "; with `legacyAPIs: true` in the Cluster's spec it applies as it is"
             findings.add("apiVersion", f'no matches for kind "{kind}" in version "{version}"', hint)
         else:
             near = names.nearest(kind, kinds)

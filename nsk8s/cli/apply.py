@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import click
 
-from nsk8s.api.kinds import BY_KIND, Resource
+from nsk8s.api.kinds import Resource
 from nsk8s.api.types import Obj
 from nsk8s.cli import completing
 from nsk8s.cli.failures import Failures
 from nsk8s.cli.files import expand
-from nsk8s.cli.names import asking, chosen, path, shown
+from nsk8s.cli.names import asking, chosen, path, served_kinds, shown
 from nsk8s.cli.options import (
     DURATION,
     all_namespaces_option,
@@ -50,14 +50,13 @@ def apply(cluster: ClusterPaths, files: tuple[str, ...], recursive: bool, namesp
       nsk8s apply -f manifests/
       generate | nsk8s apply -f -
     """
-    objects = manifests(files, namespace, recursive=recursive)
     client = connect(cluster)
+    objects = manifests(client, files, namespace, recursive=recursive)
     failures = Failures()
     stored: dict[str, None] = {}
-    for obj in objects:
+    for resource, obj in objects:
         with failures.each():
-            verdict = _apply(client, obj)
-            resource = BY_KIND[(obj["apiVersion"], obj["kind"])]
+            verdict = _apply(client, resource, obj)
             click.echo(f"{shown(resource, obj['metadata']['name'])} {verdict}")
             if verdict == "created" and not resource.acts:
                 stored[resource.kind] = None
@@ -66,9 +65,9 @@ def apply(cluster: ClusterPaths, files: tuple[str, ...], recursive: bool, namesp
     return failures.tell()
 
 
-def _apply(client: Client, obj: Obj) -> str:
+def _apply(client: Client, resource: Resource, obj: Obj) -> str:
     """Apply one object; kubectl's verdict."""
-    resource, meta = BY_KIND[(obj["apiVersion"], obj["kind"])], obj["metadata"]
+    meta = obj["metadata"]
     address = path(resource, meta.get("namespace"), meta["name"])
     before = _or_none(client, address)
     query = {"fieldManager": "nsk8s", "force": "true"}
@@ -89,8 +88,11 @@ def _or_none(client: Client, address: str) -> Obj | None:
         return None
 
 
-def manifests(files: Sequence[str], namespace: str, *, recursive: bool) -> list[Obj]:
-    """The objects of `files`, each with its namespace (`namespace`, or ``default``, if it names none).
+def manifests(
+    client: Client, files: Sequence[str], namespace: str, *, recursive: bool
+) -> list[tuple[Resource, Obj]]:
+    """The objects of `files`, each with its kind and its namespace (`namespace`, or ``default``, if it
+    names none).
 
     Raises `UsageError`, `ManifestError`, and `UserError` for a Cluster document.
     """
@@ -98,17 +100,18 @@ def manifests(files: Sequence[str], namespace: str, *, recursive: bool) -> list[
 
     if not files:
         raise UsageError("must specify one of -f", hint="-f FILE, -f DIRECTORY or -f - for standard input")
-    read = manifest.read(expand(files, recursive=recursive))
+    read = manifest.read(expand(files, recursive=recursive), lambda: served_kinds(client))
     if read.topology is not None:
         raise UserError(
             f"{', '.join(files)}: holds a Cluster document, which `up` acts on", hint="nsk8s up FILE..."
         )
-    return [_placed(document.obj, namespace) for document in read.objects]
+    resources = [read.resource(document.obj) for document in read.objects]
+    return [(r, _placed(r, d.obj, namespace)) for r, d in zip(resources, read.objects, strict=True)]
 
 
-def _placed(obj: Obj, namespace: str) -> Obj:
+def _placed(resource: Resource, obj: Obj, namespace: str) -> Obj:
     meta = obj["metadata"]
-    if not BY_KIND[(obj["apiVersion"], obj["kind"])].namespaced:
+    if not resource.namespaced:
         return obj
     own = meta.get("namespace")
     if own and namespace and own != namespace:
@@ -184,8 +187,7 @@ def delete(
     client = connect(cluster)
     doomed: list[tuple[Resource, str, str]] = []
     if files:
-        for obj in manifests(files, namespace, recursive=recursive):
-            resource = BY_KIND[(obj["apiVersion"], obj["kind"])]
+        for resource, obj in manifests(client, files, namespace, recursive=recursive):
             doomed.append((resource, obj["metadata"].get("namespace", ""), obj["metadata"]["name"]))
     else:
         doomed += chosen(

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-from nsk8s.api.kinds import RESOURCES, Resource, resource_of
+from nsk8s.api.customresources import resources_of
+from nsk8s.api.kinds import RESOURCES, Kinds, Resource, kinds_of, resource_of
 from nsk8s.errors import UsageError
 
 if TYPE_CHECKING:
@@ -129,6 +130,17 @@ def chosen(
             )
         for name in target.names:
             yield target.resource, namespace, name
+
+
+def served_kinds(client: Client) -> Kinds:
+    """The kinds of a running cluster. Raises what `Client.get` does."""
+    groups = [group["name"] for group in client.get("/apis")["groups"]]
+    found = kinds_of(legacy="extensions" in groups)
+    definitions = resource_named("customresourcedefinitions")
+    for crd in client.get(path(definitions, None))["items"]:
+        for resource in resources_of(crd):
+            found.add(resource)
+    return found
 
 
 def path(resource: Resource, namespace: str | None, name: str = "", subresource: str = "") -> str:

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nsk8s.api.kinds import ALL, SCALE, Kinds, Resource, Subresource, priority
+from nsk8s.api.customresources import resources_of
+from nsk8s.api.kinds import Kinds, Resource
 from nsk8s.api.openapi import Schema, structural
 from nsk8s.api.types import Obj
 from nsk8s.cluster.store import Change, Cursor, Key, Store
@@ -20,8 +21,6 @@ from nsk8s.cluster.store import Change, Cursor, Key, Store
 CRDS = "customresourcedefinitions.apiextensions.k8s.io"
 CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
 """Finalizer of a definition: its objects are deleted before it."""
-ENDING = tuple(verb for verb in ALL if verb != "create")
-"""Verbs of a custom resource whose definition is being deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,52 +93,6 @@ class Definitions:
                     self._kinds.remove(name)
                 for resource in new:
                     self._kinds.add(resource)
-
-
-def resources_of(crd: Obj) -> list[Resource]:
-    """The resources that a definition adds, the version they are stored in first."""
-    spec = crd["spec"]
-    names = spec["names"]
-    ending = crd["metadata"].get("deletionTimestamp")
-    found = []
-    for version in sorted(spec["versions"], key=lambda v: not v.get("storage")):
-        given = version.get("subresources") or {}
-        parts = [SCALE] if given.get("scale") is not None else []
-        if given.get("status") is not None:
-            parts.append(Subresource("status", names["kind"]))
-        found.append(
-            Resource(
-                plural=names["plural"],
-                kind=names["kind"],
-                group=spec["group"],
-                version=version["name"],
-                namespaced=spec["scope"] == "Namespaced",
-                short=tuple(names.get("shortNames") or ()),
-                categories=tuple(names.get("categories") or ()),
-                verbs=ENDING if ending else ALL,
-                subresources=tuple(parts),
-                singular=names.get("singular", ""),
-                list_kind=names.get("listKind", ""),
-                served=bool(version.get("served")),
-                custom=True,
-                warning=_deprecation(spec, version) if version.get("deprecated") else "",
-            )
-        )
-    return found
-
-
-def _deprecation(spec: Obj, version: Obj) -> str:
-    """What the users of a deprecated version are told (defaultDeprecationWarning)."""
-    if version.get("deprecationWarning"):
-        return str(version["deprecationWarning"])
-    group, kind = spec["group"], spec["names"]["kind"]
-    newer = [
-        v["name"]
-        for v in spec["versions"]
-        if v.get("served") and not v.get("deprecated") and priority(v["name"]) < priority(version["name"])
-    ]
-    told = f"{group}/{version['name']} {kind} is deprecated"
-    return f"{told}; use {group}/{min(newer, key=priority)} {kind}" if newer else told
 
 
 def completed(crd: Obj) -> Obj:

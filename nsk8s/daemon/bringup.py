@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nsk8s.api.kinds import BY_KIND
+from nsk8s.api.kinds import Resource
 from nsk8s.api.types import Deployment, Obj, Pod, ReplicaSet
 from nsk8s.cluster.registry import Registry
 from nsk8s.cluster.store import Key, Store, key_of
@@ -21,15 +21,15 @@ FIRST = ("Namespace", "CustomResourceDefinition")
 class Applied:
     """What became of one object, in kubectl's words: created, configured, unchanged or deleted."""
 
+    resource: Resource
     key: Key
     verdict: str
 
     @property
     def object(self) -> str:
         """As kubectl prints it: ``deployment.apps/web``."""
-        plural, _, group = self.key.resource.partition(".")
-        kind = next(r.singular for r in BY_KIND.values() if r.plural == plural and r.group == group)
-        return f"{kind}{'.' if group else ''}{group}/{self.key.name}"
+        group = self.resource.group
+        return f"{self.resource.singular}{'.' if group else ''}{group}/{self.key.name}"
 
 
 def apply_all(
@@ -42,14 +42,15 @@ def apply_all(
     try:
         for obj in sorted(objects, key=lambda o: o.get("kind") not in FIRST):
             stored, verdict = registry.apply(obj)
-            resource = BY_KIND[(stored["apiVersion"], stored["kind"])].name
-            key = key_of(resource, stored)
+            resource = registry.kinds.by_kind[stored["apiVersion"], stored["kind"]]
+            key = key_of(resource.name, stored)
             kept.add(key)
-            done.append(Applied(key, verdict))
+            done.append(Applied(resource, key, verdict))
         for key in previous:
             if key not in kept and store.get(*key) is not None:
+                resource = registry.kinds.by_name[key.resource]
                 registry.delete(*key)
-                done.append(Applied(key, "deleted"))
+                done.append(Applied(resource, key, "deleted"))
     except ApiError:
         store.rollback()
         raise
