@@ -9,7 +9,7 @@ import http.client
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import msgspec
 
@@ -112,47 +112,61 @@ class Client:
             raise _error(found)
         return found
 
+    def read(self, path: str) -> Iterator[bytes]:
+        """An answer that is no JSON, as it comes."""
+        return self._pieces("GET", path, None, "*/*")
+
     def _lines(self, method: str, path: str, body: Obj | None, accept: str) -> Iterator[Obj]:
+        rest = b""
+        for piece in self._pieces(method, path, body, accept):
+            *lines, rest = (rest + piece).split(b"\n")
+            for line in lines:
+                with self._mapped(method, path):
+                    found = msgspec.json.decode(line)
+                yield found
+
+    def _pieces(self, method: str, path: str, body: Obj | None, accept: str) -> Iterator[bytes]:
         with self._mapped(method, path):
             connection = _UnixConnection(os.fspath(self._paths.socket), None)
             try:
                 answer = _send(connection, method, path, body, accept, JSON)
                 if answer.status >= 400:
-                    raise _error(_status(answer.status, answer.read()))
-                rest = b""
+                    raise refusal(answer.status, answer.read())
                 while piece := answer.read1(PIECE):  # not readline: it takes what breaks off for the end
-                    *lines, rest = (rest + piece).split(b"\n")
-                    for line in lines:
-                        yield msgspec.json.decode(line)
+                    yield piece
             finally:
                 connection.close()
 
-    @contextmanager
-    def _mapped(self, method: str, path: str) -> Iterator[None]:
-        """What can go wrong with a socket, as errors of ours."""
-        cluster, what = self._paths.cluster, f"{method} {path.partition('?')[0]}"
-        try:
-            yield
-        except (FileNotFoundError, ConnectionRefusedError) as error:
-            raise ClusterGone(
-                f"the control plane of cluster {cluster!r} does not run",
-                hint="run the command again: it starts it; nsk8s ls shows what runs on this host",
-            ) from error
-        except PermissionError as error:
-            raise HostError(
-                f"{self._paths.socket} belongs to another user",
-                hint="run the command as the user who made the cluster: sudo nsk8s ...",
-            ) from error
-        except TimeoutError as error:
-            raise Timeout(
-                f"cluster {cluster!r}: no answer to {what} within {PATIENCE:.0f} s",
-                hint=f"see {self._paths.daemon_log}",
-            ) from error
-        except (OSError, http.client.HTTPException, msgspec.DecodeError) as error:
-            raise ClusterGone(
-                f"the control plane of cluster {cluster!r} went away during {what}",
-                hint=f"run the command again: it starts it; see {self._paths.daemon_log}",
-            ) from error
+    def _mapped(self, method: str, path: str) -> AbstractContextManager[None]:
+        return mapped(self._paths, f"{method} {path.partition('?')[0]}")
+
+
+@contextmanager
+def mapped(paths: ClusterPaths, what: str) -> Iterator[None]:
+    """What can go wrong with the control plane's socket while asking `what`, as errors of ours."""
+    cluster = paths.cluster
+    try:
+        yield
+    except (FileNotFoundError, ConnectionRefusedError) as error:
+        raise ClusterGone(
+            f"the control plane of cluster {cluster!r} does not run",
+            hint="run the command again: it starts it; nsk8s ls shows what runs on this host",
+        ) from error
+    except PermissionError as error:
+        raise HostError(
+            f"{paths.socket} belongs to another user",
+            hint="run the command as the user who made the cluster: sudo nsk8s ...",
+        ) from error
+    except TimeoutError as error:
+        raise Timeout(
+            f"cluster {cluster!r}: no answer to {what} within {PATIENCE:.0f} s",
+            hint=f"see {paths.daemon_log}",
+        ) from error
+    except (OSError, http.client.HTTPException, msgspec.DecodeError) as error:
+        raise ClusterGone(
+            f"the control plane of cluster {cluster!r} went away during {what}",
+            hint=f"run the command again: it starts it; see {paths.daemon_log}",
+        ) from error
 
 
 def _send(
@@ -165,6 +179,11 @@ def _send(
         headers["Content-Type"] = content_type
     connection.request(method, path, data, headers)
     return connection.getresponse()
+
+
+def refusal(code: int, raw: bytes) -> ApiError:
+    """What an answer that is no success says."""
+    return _error(_status(code, raw))
 
 
 def _status(code: int, raw: bytes) -> Obj:

@@ -10,7 +10,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -63,8 +62,6 @@ def exec_(
       nsk8s exec node/w1 -- iptables-save -t nat
       nsk8s exec client/external -- curl 172.18.0.2:30080
     """
-    from nsk8s.kernel.processes import foreground
-
     if not command:
         raise UsageError("you must say what to run", hint=f"nsk8s exec {target} -- COMMAND")
     found = find(connect(cluster), target, namespace, container)
@@ -74,10 +71,22 @@ def exec_(
             hint=f"nsk8s logs {target} may tell why",
         )
     terminal = sys.stdin.isatty()
+    if found["kind"] == "pod":
+        from nsk8s.streamclient import execute
+
+        return execute(
+            cluster,
+            namespace,
+            found["name"],
+            found["container"],
+            command,
+            stdin=interactive or terminal,
+            tty=terminal and sys.stdout.isatty(),
+        )
+    from nsk8s.kernel.processes import foreground
+
     return foreground(
-        place(cluster, found, terminal=terminal and sys.stdout.isatty()),
-        command,
-        stdin=None if interactive or terminal else subprocess.DEVNULL,
+        place(cluster, found), command, stdin=None if interactive or terminal else subprocess.DEVNULL
     )
 
 
@@ -107,17 +116,15 @@ def logs(
       nsk8s logs nginx-pod
       nsk8s logs -f deploy/whoami-deployment --tail 10
     """
-    from nsk8s.observe.logs import follow, tail
-
     client = connect(cluster)
     found = find(client, target, namespace, container, pods_only=True)
-    log = str(found.get("previous_log" if previous else "log") or "")
-    if not log:
-        if previous:
-            raise UserError(f"{target}: no earlier run of this container", hint="it has not been restarted")
-        raise UserError(f"{target}: the container has not been started yet")
-    limit = None if lines < 0 else lines
-    for piece in follow(Path(log), limit) if following and not previous else tail(Path(log), limit):
+    query = {"container": found["container"], "follow": following, "previous": previous}
+    asked = {key: str(value).lower() if isinstance(value, bool) else value for key, value in query.items()}
+    if lines >= 0:
+        asked["tailLines"] = str(lines)
+    pods = resource_of("pods")
+    assert pods is not None
+    for piece in client.read(f"{path(pods, namespace, found['name'])}/log?{urlencode(asked)}"):
         sys.stdout.buffer.write(piece)
         sys.stdout.buffer.flush()
 
@@ -181,21 +188,18 @@ def find(client: Client, target: str, namespace: str, container: str, *, pods_on
     return _target(client, "pod", name, namespace, container)
 
 
-def place(cluster: ClusterPaths, target: Target, *, terminal: bool = False) -> Inside:
+def place(cluster: ClusterPaths, target: Target) -> Inside:
     """The place of `target` as seen from the host, through the procfs of the cluster's holder."""
     held = holder.find(cluster)
     if held is None:
         raise ClusterGone(f"no cluster {cluster.cluster!r} runs on this host")
-    env = dict(target.get("env") or {})
-    if terminal and "TERM" in os.environ:
-        env.setdefault("TERM", os.environ["TERM"])
     pod = target.get("kind", "pod") == "pod"
     return Inside(
         pid=int(target["pid"]),
         proc=f"/proc/{held.pid}/root{cluster.proc}",
         container=int(target.get("container_pid") or 0),
         confined=pod,
-        env=env,
+        env=dict(target.get("env") or {}),
         workdir=str(target.get("workdir") or "") if pod else os.getcwd(),
         files=dict(target.get("files") or {}),
     )
@@ -220,7 +224,7 @@ def _bare(client: Client, name: str, namespace: str, container: str, *, pods_onl
 def _target(client: Client, kind: str, name: str, namespace: str = "", container: str = "") -> Target:
     query = {"kind": kind, "namespace": namespace, "name": name, "container": container}
     answer = client.get("/nsk8s/v1/target?" + urlencode(query))
-    return {**answer, "kind": kind}
+    return {**answer, "kind": kind, "name": name}
 
 
 def _pod_of(client: Client, obj: Mapping[str, Any], target: str, namespace: str) -> str:

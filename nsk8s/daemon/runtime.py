@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from nsk8s.api.types import Container, ContainerStatus, ExecAction, Obj, Pod
+from nsk8s.api.types import Container, ExecAction, Obj, Pod
 from nsk8s.cluster.lifecycle import (
     Command,
     ContainerExited,
@@ -182,7 +182,7 @@ class Runtime:
         )
 
     async def target(self, query: Obj) -> Obj:
-        """`GET /nsk8s/v1/target`: where `exec`, `logs` and `capture` find a pod's container (``namespace``,
+        """`GET /nsk8s/v1/target`: where `exec` and `capture` find a pod's container (``namespace``,
         ``name``, ``container``), a node or a client (``kind``, ``name``). Raises `ApiError` 404."""
         kind, name = query.get("kind", "pod"), query.get("name", "")
         if kind != "pod":
@@ -196,21 +196,15 @@ class Runtime:
         pod = self._find(query.get("namespace") or "default", name)
         container = _container(pod, query.get("container", ""))
         place = self.place(pod, container)
-        run = self._runs.get((pod.metadata.uid, container.name))
-        status = next((s for s in _statuses(pod) if s.name == container.name), None)
-        attempt = run.attempt if run else (status.restartCount if status else 0)
-        uid = pod.metadata.uid
         return {
             "namespace": pod_namespace(pod.metadata.namespace, pod.metadata.name),
             "pid": place.pid,
             "container_pid": place.container,
             "container": container.name,
-            "running": run is not None,
+            "running": (pod.metadata.uid, container.name) in self._runs,
             "env": place.env,
             "files": place.files,
             "workdir": place.workdir,
-            "log": os.fspath(self._paths.log(uid, container.name, attempt)),
-            "previous_log": os.fspath(self._paths.log(uid, container.name, attempt - 1)) if attempt else "",
         }
 
     # --- stand-ins ----------------------------------------------------------------------------------
@@ -390,12 +384,4 @@ def _container(pod: Pod, name: str) -> Container:
     names = ", ".join(c.name for c in containers)
     raise ApiError(
         400, "BadRequest", f"container {name} is not valid for pod {pod.metadata.name} (it has: {names})"
-    )
-
-
-def _statuses(pod: Pod) -> tuple[ContainerStatus, ...]:
-    return (
-        *pod.status.containerStatuses,
-        *pod.status.initContainerStatuses,
-        *pod.status.ephemeralContainerStatuses,
     )

@@ -1,2 +1,2 @@
 """Witnesses: they look, and configure nothing. `capture` is tcpdump inside a namespace for people, `packets`
-a socket and scapy for tests, `logs` what containers wrote. None knows what the data plane was told to do."""
+a socket and scapy for tests. Neither knows what the data plane was told to do."""
