@@ -57,7 +57,7 @@ class Whole:
     def many(self, objects: Sequence[Obj], meta: Obj) -> bytes:
         """A List."""
         return listing(
-            f"{self._resource.kind}List", self._resource.api_version, meta, map(self._encoded, objects)
+            self._resource.list_kind, self._resource.api_version, meta, map(self._encoded, objects)
         )
 
     def event(self, kind: str, obj: Obj) -> bytes:

@@ -124,7 +124,7 @@ def bookmark(resource: Resource, revision: int, *, initial_end: bool = False) ->
     meta: Obj = {"resourceVersion": str(revision), "creationTimestamp": None}
     if initial_end:
         empty = {
-            "kind": f"{resource.kind}List",
+            "kind": resource.list_kind,
             "apiVersion": resource.api_version,
             "metadata": {},
             "items": [],
