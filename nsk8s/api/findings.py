@@ -24,6 +24,15 @@ def shown(value: object) -> str:
     return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
 
 
+def _go_syntax(value: object) -> str:
+    """Lists and maps of texts as Go's ``%#v`` writes them, as the API server does; all else as JSON."""
+    if value and isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
+        return f"[]string{{{', '.join(map(shown, value))}}}"
+    if value and isinstance(value, dict) and all(isinstance(item, str) for item in value.values()):
+        return f"map[string]string{shown(dict(sorted(value.items())))}"
+    return shown(value)
+
+
 def below(path: str, key: str) -> str:
     """The path of `key` in the map at `path`: ``metadata.labels[app.kubernetes.io/name]``."""
     return f"{path}[{key}]"
@@ -45,7 +54,7 @@ class Findings:
 
     def invalid(self, path: str, value: object, why: str, hint: str = "") -> None:
         """A value cannot be."""
-        self.add(path, f"Invalid value: {shown(value)}: {why}", hint)
+        self.add(path, f"Invalid value: {_go_syntax(value)}: {why}", hint)
 
     def duplicate(self, path: str, value: object, hint: str = "") -> None:
         """A value that must be unique is there already."""

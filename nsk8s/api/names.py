@@ -26,6 +26,7 @@ _is_subdomain = re.compile(_SUBDOMAIN).fullmatch
 _is_label_1035 = re.compile(_LABEL_1035).fullmatch
 _is_value = re.compile(_VALUE).fullmatch
 _is_key_name = re.compile(_KEY_NAME).fullmatch
+_is_config_key = re.compile("[-._a-zA-Z0-9]+").fullmatch
 _is_port_name = re.compile("[-a-z0-9]+").fullmatch
 
 
@@ -57,6 +58,33 @@ def subdomain(name: str) -> str:
         "and must start and end with an alphanumeric character (e.g. 'example.com', regex used for "
         f"validation is '{_SUBDOMAIN}')"
     )
+
+
+def wildcard_subdomain(name: str) -> str:
+    """An RFC 1123 subdomain with a star for its first label: hosts of an Ingress."""
+    if len(name) > SUBDOMAIN_LENGTH:
+        return _too_long(SUBDOMAIN_LENGTH)
+    if name.startswith("*.") and _is_subdomain(name[2:]):
+        return ""
+    return (
+        "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must "
+        "consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character "
+        f"(e.g. '*.example.com', regex used for validation is '\\*\\.{_SUBDOMAIN}')"
+    )
+
+
+def config_key(key: str) -> str:
+    """A key of a ConfigMap or Secret: a file name."""
+    if len(key) > SUBDOMAIN_LENGTH:
+        return _too_long(SUBDOMAIN_LENGTH)
+    if not _is_config_key(key):
+        return (
+            "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  "
+            "or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')"
+        )
+    if key in (".", ".."):
+        return f"must not be '{key}'"
+    return "must not start with '..'" if key.startswith("..") else ""
 
 
 def label_1035(name: str) -> str:

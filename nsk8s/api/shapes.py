@@ -64,9 +64,9 @@ def _descend(value: object, wanted: inspect.Type, path: str, findings: Findings)
     if isinstance(value, dict) and isinstance(wanted, inspect.StructType):
         kept = dict(value)
         for field in wanted.fields:
-            if field.name in value:
-                name = f"{path}.{field.name}" if path else field.name
-                kept[field.name] = _check(value[field.name], field.type, name, findings)
+            key = field.encode_name
+            if key in value:
+                kept[key] = _check(value[key], field.type, f"{path}.{key}" if path else key, findings)
         return {k: v for k, v in kept.items() if v is not _WRONG}
     return value
 

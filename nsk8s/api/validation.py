@@ -2,14 +2,12 @@
 
 `validate` looks at one object by itself; `validate_update` at what a change may not touch. Both return
 problems with field paths and no positions: `manifest` finds those for files, the API answers with 422.
-Kinds that nsk8s does not act on are checked by their metadata only.
+Kinds without rules of their own are checked by their metadata and what their schemas require.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -17,18 +15,9 @@ from nsk8s.api import fieldpath, names
 from nsk8s.api.defaults import without_nulls
 from nsk8s.api.findings import Findings, below
 from nsk8s.api.kinds import BUILTIN, LEGACY, Kinds, Resource
-from nsk8s.api.rules import definitions, pods, services, workloads
-from nsk8s.api.types import (
-    Deployment,
-    EndpointSlice,
-    Node,
-    Obj,
-    ObjectMeta,
-    Pod,
-    ReplicaSet,
-    Service,
-    Struct,
-)
+from nsk8s.api.rules import rule_of
+from nsk8s.api.rules.rule import Rule
+from nsk8s.api.types import Obj, ObjectMeta
 from nsk8s.errors import Problem
 
 T = TypeVar("T")
@@ -37,44 +26,7 @@ ANNOTATION_BYTES = 256 * 1024
 """The most that all annotations of an object can take."""
 
 
-class AnyObject(Struct, frozen=True):
-    """The part that objects of all kinds have."""
-
-    metadata: ObjectMeta = ObjectMeta()
-
-
-class Endpoints(services.Endpoints, frozen=True):
-    """Endpoints with their metadata."""
-
-    metadata: ObjectMeta = ObjectMeta()
-
-
-@dataclass(frozen=True, slots=True)
-class _Rule:
-    """How a kind is checked: the view its fields must fit, its rules, and what its names look like."""
-
-    view: type[Any] = AnyObject
-    check: Callable[[Any, Findings], None] | None = None
-    name: Callable[[str], str] = names.subdomain
-
-
-def _node(view: Node, findings: Findings) -> None:
-    pods.taints(view.spec.taints, "spec.taints", findings)
-
-
-_RULES: dict[str, _Rule] = {
-    "Pod": _Rule(Pod, pods.pod),
-    "Deployment": _Rule(Deployment, workloads.deployment),
-    "ReplicaSet": _Rule(ReplicaSet, workloads.replicaset),
-    "Service": _Rule(Service, services.service, names.label_1035),
-    "Endpoints": _Rule(Endpoints, services.endpoints),
-    "EndpointSlice": _Rule(EndpointSlice, services.endpoint_slice),
-    "Node": _Rule(Node, _node),
-    "Namespace": _Rule(name=names.label),
-    "CustomResourceDefinition": _Rule(definitions.Definition, definitions.definition),
-}
-_RBAC = _Rule(name=names.path_segment)
-_OTHER = _Rule()
+_OTHER = Rule()
 
 
 def validate(obj: Obj, resource: Resource | None = None) -> list[Problem]:
@@ -88,9 +40,8 @@ def validate(obj: Obj, resource: Resource | None = None) -> list[Problem]:
         from nsk8s.api import cluster
 
         return cluster.read(obj)[1]
-    rule = _OTHER
-    if not resource.custom:
-        rule = _RULES.get(resource.kind) or (_RBAC if resource.group.startswith("rbac.") else _OTHER)
+    own = None if resource.custom else rule_of(resource.kind)
+    rule = own or _OTHER
     view = _view(obj, rule.view, findings)
     if view is None:
         return findings.problems
@@ -99,6 +50,10 @@ def validate(obj: Obj, resource: Resource | None = None) -> list[Problem]:
     _metadata(view.metadata, resource, rule, findings)
     if rule.check is not None:
         rule.check(view, findings)
+    elif own is None and not resource.custom:
+        from nsk8s.api.rules.required import required
+
+        required(without_nulls(obj), findings)
     more = [_with_near_miss(p, obj) for p in findings.problems if not any(_related(p, w) for w in wrong)]
     return wrong + more
 
@@ -157,7 +112,7 @@ def _view(obj: Obj, view: type[T], findings: Findings) -> T | None:
             return None
 
 
-def _metadata(meta: ObjectMeta, resource: Resource, rule: _Rule, findings: Findings) -> None:
+def _metadata(meta: ObjectMeta, resource: Resource, rule: Rule, findings: Findings) -> None:
     if meta.name:
         findings.name("metadata.name", meta.name, rule.name(meta.name))
     elif not meta.generateName:
@@ -203,29 +158,9 @@ def validate_update(old: Obj, new: Obj, resource: Resource | None = None) -> lis
         before, after = old["metadata"].get(field), new["metadata"].get(field)
         if before and after and before != after:
             findings.invalid(f"metadata.{field}", after, "field is immutable")
-    match "" if resource is not None and resource.custom else new.get("kind"):
-        case "Pod":
-            before_pod, after_pod = msgspec.convert(old, Pod), msgspec.convert(new, Pod)
-            findings.problems += pods.immutable(before_pod, after_pod, old.get("spec"), new.get("spec"))
-        case "Service":
-            findings.problems += services.immutable(
-                msgspec.convert(old, Service), msgspec.convert(new, Service)
-            )
-        case "Deployment" | "ReplicaSet":
-            before, after = old["spec"].get("selector"), new["spec"].get("selector")
-            if before != after:
-                findings.invalid(
-                    "spec.selector", after, "field is immutable", "delete it and create it with the new one"
-                )
-        case "CustomResourceDefinition":
-            definitions.immutable(old, new, findings)
-        case "EndpointSlice":
-            if old.get("addressType") != new.get("addressType"):
-                findings.invalid("addressType", new.get("addressType"), "field is immutable")
-        case "Node":
-            before, after = (o.get("spec", {}).get("podCIDR") for o in (old, new))
-            if before and before != after:
-                findings.forbidden(
-                    "spec.podCIDR", 'node updates may not change podCIDR except from "" to valid'
-                )
+    if resource is not None and resource.custom:
+        return findings.problems
+    rule = rule_of(str(new.get("kind")))
+    if rule is not None and rule.update is not None:
+        rule.update(old, new, findings)
     return findings.problems

@@ -6,6 +6,7 @@ from typing import Any
 
 from nsk8s.api import jsonpath, names
 from nsk8s.api.findings import Findings
+from nsk8s.api.rules.rule import Rule
 from nsk8s.api.types import Obj, ObjectMeta, Struct
 
 COLUMN_TYPES = ("boolean", "date", "integer", "number", "string")
@@ -228,3 +229,6 @@ def _column(column: PrinterColumn, path: str, findings: Findings) -> None:
         jsonpath.parse(column.jsonPath)
     except ValueError as error:
         findings.invalid(f"{path}.jsonPath", column.jsonPath, str(error))
+
+
+RULES: dict[str, Rule] = {"CustomResourceDefinition": Rule(Definition, definition, update=immutable)}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Address
 
 from nsk8s.api import names
-from nsk8s.api.findings import Findings
-from nsk8s.api.types import Container, EnvVar, Pod, PodSpec, Probe, Taint, Toleration
-from nsk8s.errors import Problem
+from nsk8s.api.findings import Findings, shown
+from nsk8s.api.rules.rule import AnyObject, Rule
+from nsk8s.api.types import Container, EnvVar, Obj, Pod, PodSpec, PodTemplate, Probe, Taint, Toleration
 
 PROTOCOLS = ("TCP", "UDP", "SCTP")
 EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
@@ -206,37 +206,80 @@ def _toleration(toleration: Toleration, path: str, findings: Findings) -> None:
         findings.one_of(f"{path}.effect", toleration.effect, EFFECTS)
 
 
-def immutable(old: Pod, new: Pod, old_spec: object, new_spec: object) -> list[Problem]:
+MUTABLE = (
+    "`spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,"
+    "`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` "
+    "(allow it to be set to 1 if it was previously negative)"
+)
+
+
+def _update(old: Obj, new: Obj, findings: Findings) -> None:
     """What a change of a Pod's spec may not touch: everything but images, activeDeadlineSeconds, added
     tolerations, and a negative grace period that becomes 1."""
-    if _frozen_part(old_spec) == _frozen_part(new_spec) and set(old.spec.tolerations) <= set(
-        new.spec.tolerations
-    ):
-        return []
-    return [
-        Problem(
+    before, after = old["spec"], new["spec"]
+    if before == after:
+        return
+    for field in ("containers", "initContainers"):
+        if len(before.get(field) or ()) != len(after.get(field) or ()):
+            findings.forbidden(f"spec.{field}", "pod updates may not add or remove containers")
+            return
+    kept = [{k: v for k, v in t.items() if k != "tolerationSeconds"} for t in after.get("tolerations") or ()]
+    for toleration in before.get("tolerations") or ():
+        if {k: v for k, v in toleration.items() if k != "tolerationSeconds"} not in kept:
+            why = "existing toleration can not be modified except its tolerationSeconds"
+            findings.forbidden("spec.tolerations", why)
+            break
+    was, now = _frozen_part(before), _frozen_part(after)
+    if was != now:
+        changed = "\n".join(_difference(was, now, ""))
+        findings.forbidden(
             "spec",
-            "Forbidden: pod updates may not change fields other than `spec.containers[*].image`,"
-            "`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions "
-            "to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it "
-            "was previously negative)",
+            f"pod updates may not change fields other than {MUTABLE}\n{changed}\n",
             "delete the pod and create it anew",
         )
-    ]
 
 
-def _frozen_part(spec: object) -> object:
-    if not isinstance(spec, dict):
-        return spec
+def _difference(old: object, new: object, path: str) -> Iterator[str]:
+    """What has gone (-) and what is new (+), field by field."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in dict.fromkeys((*old, *new)):
+            if old.get(key) != new.get(key):
+                yield from _difference(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for i, (one, other) in enumerate(zip(old, new, strict=True)):
+            if one != other:
+                yield from _difference(one, other, f"{path}[{i}]")
+    else:
+        for sign, value in (("-", old), ("+", new)):
+            if value is not None:
+                yield f"{sign} {path}: {shown(value)}"
+
+
+def _frozen_part(spec: Obj) -> Obj:
     frozen = {k: v for k, v in spec.items() if k not in ("activeDeadlineSeconds", "tolerations")}
     for field in ("containers", "initContainers"):
-        if isinstance(containers := frozen.get(field), list):
+        if field in frozen:
             frozen[field] = [
-                {k: v for k, v in c.items() if k not in ("image", "imagePullPolicy")}
-                if isinstance(c, dict)
-                else c
-                for c in containers
+                {k: v for k, v in c.items() if k not in ("image", "imagePullPolicy")} for c in frozen[field]
             ]
     if frozen.get("terminationGracePeriodSeconds") == 1:
         frozen["terminationGracePeriodSeconds"] = -1
     return frozen
+
+
+class PodTemplateObject(AnyObject, frozen=True):
+    """A PodTemplate."""
+
+    template: PodTemplate | None = None
+
+
+def _pod_template(view: PodTemplateObject, findings: Findings) -> None:
+    if view.template is not None:
+        findings.labels("template.labels", view.template.metadata.labels)
+        pod_spec(view.template.spec, "template.spec", findings)
+
+
+RULES: dict[str, Rule] = {
+    "Pod": Rule(Pod, pod, update=_update),
+    "PodTemplate": Rule(PodTemplateObject, _pod_template),
+}

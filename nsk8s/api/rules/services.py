@@ -8,8 +8,8 @@ from ipaddress import IPv4Address
 from nsk8s.api import names
 from nsk8s.api.findings import Findings
 from nsk8s.api.rules.pods import PROTOCOLS, ip_address
-from nsk8s.api.types import EndpointSlice, Service, ServicePort, ServiceSpec, Struct
-from nsk8s.errors import Problem
+from nsk8s.api.rules.rule import AnyObject, Rule, frozen
+from nsk8s.api.types import EndpointSlice, Obj, Service, ServicePort, ServiceSpec, Struct
 
 NODE_PORTS = range(30000, 32768)
 """kube-apiserver's default --service-node-port-range."""
@@ -140,16 +140,19 @@ def _routable(address: str, path: str, findings: Findings) -> None:
             findings.invalid(path, address, why)
 
 
-def immutable(old: Service, new: Service) -> list[Problem]:
+def _update(old: Obj, new: Obj, findings: Findings) -> None:
     """The cluster IP of a Service stays, unless it stops or begins to have one."""
-    before, after = old.spec.clusterIP, new.spec.clusterIP
-    if not before or before == after or "ExternalName" in (old.spec.type, new.spec.type):
-        return []
-    findings = Findings()
-    findings.invalid(
-        "spec.clusterIP", after, "field is immutable", "delete the service and create it with the new one"
-    )
-    return findings.problems
+    before, after = old["spec"], new["spec"]
+    if "ExternalName" in (before.get("type"), after.get("type")):
+        return
+    was, now = (s.get("clusterIPs") or [s.get("clusterIP") or ""] for s in (before, after))
+    if was[0] and was[0] != now[0]:
+        findings.invalid(
+            "spec.clusterIPs[0]",
+            now,
+            "may not change once set",
+            "delete the service and create it with the new one",
+        )
 
 
 # --- endpoints --------------------------------------------------------------------------------------
@@ -178,7 +181,7 @@ class Subset(Struct, frozen=True):
     ports: tuple[SubsetPort, ...] = ()
 
 
-class Endpoints(Struct, frozen=True):
+class Endpoints(AnyObject, frozen=True):
     """Where a Service's packets go, as users write it by hand; acted on through EndpointSlices."""
 
     subsets: tuple[Subset, ...] = ()
@@ -236,3 +239,14 @@ def _endpoint_ports(ports: Sequence[tuple[str, int | None, str]], path: str, fin
         if number is not None:
             findings.port(f"{at}.port", number)
         findings.one_of(f"{at}.protocol", protocol, PROTOCOLS)
+
+
+def _slice_update(old: Obj, new: Obj, findings: Findings) -> None:
+    frozen(old, new, "addressType", findings)
+
+
+RULES: dict[str, Rule] = {
+    "Service": Rule(Service, service, names.label_1035, _update),
+    "Endpoints": Rule(Endpoints, endpoints),
+    "EndpointSlice": Rule(EndpointSlice, endpoint_slice, update=_slice_update),
+}

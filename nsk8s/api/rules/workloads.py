@@ -1,4 +1,4 @@
-"""Deployments and ReplicaSets (`pkg/apis/apps/validation`), and label selectors."""
+"""Deployments and ReplicaSets (`pkg/apis/apps/validation`), and what all controllers have."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import re
 from nsk8s.api import names
 from nsk8s.api.findings import Findings
 from nsk8s.api.rules.pods import pod_spec
+from nsk8s.api.rules.rule import Rule
 from nsk8s.api.selectors import OPERATORS, matches
-from nsk8s.api.types import Deployment, LabelSelector, PodTemplate, ReplicaSet
+from nsk8s.api.types import Deployment, LabelSelector, Obj, PodTemplate, ReplicaSet
 
 _is_percentage = re.compile("[0-9]+%").fullmatch
 
@@ -19,7 +20,7 @@ def deployment(view: Deployment, findings: Findings) -> None:
     findings.at_least("spec.replicas", spec.replicas, 0)
     findings.at_least("spec.minReadySeconds", spec.minReadySeconds, 0)
     findings.at_least("spec.revisionHistoryLimit", spec.revisionHistoryLimit, 0)
-    _template(spec.selector, spec.template, "deployment", findings)
+    selected_template(spec.selector, spec.template, "deployment", findings)
     strategy = spec.strategy
     findings.one_of("spec.strategy.type", strategy.type, ("Recreate", "RollingUpdate"))
     rolling = strategy.rollingUpdate
@@ -29,8 +30,8 @@ def deployment(view: Deployment, findings: Findings) -> None:
     if strategy.type == "Recreate":
         findings.forbidden(path, "may not be specified when strategy `type` is 'Recreate'")
         return
-    surge = _amount(f"{path}.maxSurge", rolling.maxSurge, findings)
-    unavailable = _amount(f"{path}.maxUnavailable", rolling.maxUnavailable, findings)
+    surge = amount(f"{path}.maxSurge", rolling.maxSurge, findings)
+    unavailable = amount(f"{path}.maxUnavailable", rolling.maxUnavailable, findings)
     if surge == 0 and unavailable == 0:
         findings.invalid(
             f"{path}.maxUnavailable", rolling.maxUnavailable, "may not be 0 when `maxSurge` is 0"
@@ -43,10 +44,11 @@ def replicaset(view: ReplicaSet, findings: Findings) -> None:
     """A ReplicaSet."""
     findings.at_least("spec.replicas", view.spec.replicas, 0)
     findings.at_least("spec.minReadySeconds", view.spec.minReadySeconds, 0)
-    _template(view.spec.selector, view.spec.template, "replicaset", findings)
+    selected_template(view.spec.selector, view.spec.template, "replicaset", findings)
 
 
-def _template(selector: LabelSelector, template: PodTemplate, kind: str, findings: Findings) -> None:
+def selected_template(selector: LabelSelector, template: PodTemplate, kind: str, findings: Findings) -> None:
+    """A template, and that the controller's selector selects its pods."""
     labels = template.metadata.labels
     before = len(findings.problems)
     label_selector(selector, "spec.selector", findings)
@@ -64,7 +66,12 @@ def _template(selector: LabelSelector, template: PodTemplate, kind: str, finding
             "`selector` does not match template `labels`",
             f"add {wanted} to the template, or change spec.selector" if wanted else "make them match",
         )
-    findings.labels("spec.template.metadata.labels", labels)
+    template_of(template, findings)
+
+
+def template_of(template: PodTemplate, findings: Findings) -> None:
+    """The template of pods that are there for good, at ``spec.template``."""
+    findings.labels("spec.template.metadata.labels", template.metadata.labels)
     pod_spec(template.spec, "spec.template.spec", findings)
     if template.spec.restartPolicy in ("OnFailure", "Never"):
         findings.one_of("spec.template.spec.restartPolicy", template.spec.restartPolicy, ("Always",))
@@ -98,7 +105,7 @@ def label_selector(selector: LabelSelector, path: str, findings: Findings) -> No
                 findings.invalid(f"{at}.values[{j}]", value, wrong)
 
 
-def _amount(path: str, value: int | str, findings: Findings) -> int | None:
+def amount(path: str, value: int | str, findings: Findings) -> int | None:
     """The number of a count or a percentage; None with a finding if it is neither."""
     if isinstance(value, int):
         findings.at_least(path, value, 0)
@@ -112,3 +119,16 @@ def _amount(path: str, value: int | str, findings: Findings) -> int | None:
         "(e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')",
     )
     return None
+
+
+def _selector_update(old: Obj, new: Obj, findings: Findings) -> None:
+    before, after = old["spec"].get("selector"), new["spec"].get("selector")
+    if before != after:
+        hint = "delete it and create it with the new one"
+        findings.invalid("spec.selector", after, "field is immutable", hint)
+
+
+RULES: dict[str, Rule] = {
+    "Deployment": Rule(Deployment, deployment, update=_selector_update),
+    "ReplicaSet": Rule(ReplicaSet, replicaset, update=_selector_update),
+}

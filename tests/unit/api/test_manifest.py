@@ -38,8 +38,10 @@ def mistakes(text: str | bytes) -> list[str]:
 
 
 def value(text: str) -> object:
-    """What a scalar means, in the data of a ConfigMap."""
-    found = read(f"apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: a}}\ndata: {{x: {text}}}\n")
+    """What a scalar means, in the data of a ControllerRevision, which can be anything."""
+    found = read(
+        f"apiVersion: apps/v1\nkind: ControllerRevision\nmetadata: {{name: a}}\ndata: {{x: {text}}}\n"
+    )
     return found.objects[0].obj["data"]["x"]
 
 

@@ -85,7 +85,7 @@ VALID: dict[str, Obj] = {
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "Role",
         "metadata": {"name": "system:x", "namespace": "y"},
-        "rules": "whatever",
+        "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}],
     },
 }
 
@@ -436,12 +436,24 @@ def test_an_update_that_changes_nothing_is_allowed(kind: str) -> None:
             "spec: Forbidden: pod updates may not change fields other than",
         ),
         ("Pod", "spec.nodeSelector", {"a": "b"}, "spec: Forbidden"),
-        ("Pod", "spec.tolerations", [], "spec: Forbidden"),
+        ("Pod", "spec.nodeSelector", {"a": "b"}, '+ nodeSelector: {"a":"b"}'),
+        (
+            "Pod",
+            "spec.tolerations",
+            [],
+            "spec.tolerations: Forbidden: existing toleration can not be modified",
+        ),
+        (
+            "Pod",
+            "spec.containers",
+            [{"name": "web", "image": "nginx"}],
+            "spec.containers: Forbidden: pod updates may not add or remove containers",
+        ),
         (
             "Service",
             "spec.clusterIP",
             "10.96.0.21",
-            'spec.clusterIP: Invalid value: "10.96.0.21": field is immutable',
+            'spec.clusterIPs[0]: Invalid value: []string{"10.96.0.21"}: may not change once set',
         ),
         ("Deployment", "spec.selector.matchLabels.app", "other", "spec.selector: Invalid value"),
         ("EndpointSlice", "addressType", "IPv6", 'addressType: Invalid value: "IPv6": field is immutable'),
