@@ -24,11 +24,11 @@ HPA = "autoscaling.alpha.kubernetes.io"
 
 
 def convert(obj: Obj, to: Resource) -> Obj:
-    """`obj` as an object of `to`, a version of the same stored kind; `obj` itself if it is one."""
-    given = obj.get("apiVersion")
-    if given == to.api_version:
+    """`obj` as an object of `to`, a version of the same stored kind; `obj` itself if it is one, or is
+    something else in its place, such as a Scale."""
+    given, kind = obj.get("apiVersion"), to.kind
+    if given == to.api_version or obj.get("kind") != kind:
         return obj
-    kind = to.kind
     if (up := _UP.get((str(given), kind))) is not None:
         obj = up(obj)
     if (down := _DOWN.get((to.api_version, kind))) is not None:
