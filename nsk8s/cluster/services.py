@@ -97,7 +97,7 @@ class ServiceAllocator:
                 return
             wanted = str(IPv4Address(self._base + offset))
         elif wanted != "None":
-            shown = f'Invalid value: ["{wanted}"]'
+            shown = f'Invalid value: []string{{{{"{wanted}"}}}}'
             try:
                 offset = int(IPv4Address(wanted)) - self._base
             except AddressValueError:

@@ -80,7 +80,7 @@ def test_an_update_keeps_what_was_allocated() -> None:
 def test_a_cluster_ip_may_not_change() -> None:
     world = World()
     made = world.create(service("a"))
-    with pytest.raises(ApiError, match="field is immutable"):
+    with pytest.raises(ApiError, match="may not change once set"):
         world.registry.update({**made, "spec": {**made["spec"], "clusterIP": "10.96.3.3"}})
 
 
