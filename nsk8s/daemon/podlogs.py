@@ -102,9 +102,11 @@ class PodLogs:
             waiting = self._waiting.setdefault(log, set())
             waiting.add(change)
             try:
-                async for piece in _pieces(log, position):
-                    position += len(piece)
-                    yield piece
+                pieces = _pieces(log, position)
+                async with aclosing(pieces):  # type: ignore[type-var]  # an async generator
+                    async for piece in pieces:
+                        position += len(piece)
+                        yield piece
                 if last:
                     return
                 ended = asyncio.ensure_future(over.wait())
