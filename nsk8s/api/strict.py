@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from nsk8s.api import yamltext
 from nsk8s.api.gojson import Mismatch, Path, go_text, quoted, unfit, where, zero
 from nsk8s.api.openapi import Schema
 from nsk8s.api.types import Obj
@@ -67,16 +68,34 @@ def check(obj: Obj, schema: Schema, *, raw: bytes = b"") -> Decoded:
 def decode(body: Obj, raw: bytes, schema: Schema, mode: str = "") -> tuple[Obj, list[str]]:
     """The object that a client means by `body`, and the warnings for it.
 
-    `raw` is the body as it came, if that was JSON. Raises `ApiError` 400, and 422 for an unknown `mode`.
+    `raw` is the body as it came, if that was JSON or YAML. Raises `ApiError` 400, and 422 for an unknown
+    `mode`.
     """
-    found = check(body, schema, raw=raw if _asked(mode) else b"")
+    asked = _asked(mode)
+    is_json = raw.lstrip()[:1] == b"{"
+    found = check(body, schema, raw=raw if asked and is_json else b"")
     if found.errors:
         raise _unfit(body, schema, found.errors[0].decoding)
-    if found.strict and mode == "Strict":
-        raise _unfit(body, schema, _joined(found.strict))
+    repeated = read_yaml(raw)[1] if asked and raw and not is_json else []
+    if mode == "Strict" and (found.strict or repeated):
+        lines = ["yaml: unmarshal errors:\n  " + "\n  ".join(repeated)] if repeated else []
+        raise _unfit(body, schema, _joined(lines + found.strict))
     if found.unknown or found.nulls:
         body = prune(body, schema)
-    return body, found.strict if _asked(mode) else []
+    return body, repeated + found.strict if asked else []
+
+
+def read_yaml(raw: bytes) -> tuple[object, list[str]]:
+    """The value of a YAML text of one document, and which keys it has twice (the last one counts), in
+    goyaml's words. Raises `ApiError` 400 for what is not YAML."""
+    problems: list[Problem] = []
+    repeated: list[Problem] = []
+    documents = list(yamltext.read(raw.decode(errors="replace"), "", problems, repeated))
+    if problems:
+        said = f"error converting YAML to JSON: yaml: line {problems[0].line}: {problems[0].what}"
+        raise ApiError(400, "BadRequest", said)
+    value = documents[0].value if documents else None
+    return value, [f"line {problem.line}: {problem.what}" for problem in repeated]
 
 
 def patched(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -90,9 +91,12 @@ class Text:
         return Text(self.value[key][position], items.value[position], self.file)
 
 
-def read(text: str, file: str, problems: list[Problem]) -> Iterator[Text]:
+def read(
+    text: str, file: str, problems: list[Problem], repeated: list[Problem] | None = None
+) -> Iterator[Text]:
     """The documents of a YAML text that hold something. What is wrong is added to `problems`: after a
-    mistake in the syntax the rest of the text cannot be read; other mistakes spoil their document only."""
+    mistake in the syntax the rest of the text cannot be read; other mistakes spoil their document only.
+    Keys that come twice are such mistakes too, unless they are wanted in `repeated`: then the last counts."""
     deep = _too_deep(text, file)
     if deep is not None:
         problems.append(deep)
@@ -107,7 +111,7 @@ def read(text: str, file: str, problems: list[Problem]) -> Iterator[Text]:
             if "&" in text and (bomb := _expands(node, file)):
                 problems.append(bomb)
                 continue
-            value = _Builder(file, problems).value(node, "")
+            value = _Builder(file, problems, repeated).value(node, "")
             if len(problems) == before:
                 yield Text(value, node, file)
     except yaml.MarkedYAMLError as error:
@@ -234,9 +238,10 @@ def plain(text: str) -> object:
 class _Builder:
     """Makes values of the nodes of one document."""
 
-    def __init__(self, file: str, problems: list[Problem]) -> None:
+    def __init__(self, file: str, problems: list[Problem], repeated: list[Problem] | None) -> None:
         self.file = file
         self.problems = problems
+        self.repeated = repeated
         self.cache: dict[str, object] = {}
         self.depth = 0
 
@@ -276,8 +281,12 @@ class _Builder:
                 key = self.key(key_node, path)
             where = f"{path}.{key}" if path else key
             if key in made:
-                self.wrong(key_node, where, "this key is here twice", "remove one of them")
-            elif type(item) is yaml.ScalarNode:
+                if self.repeated is None:
+                    self.wrong(key_node, where, "this key is here twice", "remove one of them")
+                    continue
+                what = f"key {json.dumps(key)} already set in map"
+                self.repeated.append(Problem(where, what, "", self.file, key_node.start_mark.line + 1))
+            if type(item) is yaml.ScalarNode:
                 made[key] = item.value if item.tag == _TEXT else self.scalar(item, where)
             else:
                 made[key] = self.value(item, where)

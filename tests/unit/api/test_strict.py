@@ -67,6 +67,39 @@ def test_ignore_drops_them_silently() -> None:
     assert set(obj["spec"]) == {"paused", "template"}
 
 
+YAML = b"""apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: d
+spec:
+  unknownDupe: valDupe
+  unknownDupe: valDupe2
+  paused: true
+  paused: false
+"""
+
+
+def test_yaml_says_where_a_key_comes_again() -> None:
+    body, repeated = strict.read_yaml(YAML)
+    assert isinstance(body, dict)
+    assert body["spec"] == {"unknownDupe": "valDupe2", "paused": False}
+    lines = ['line 7: key "unknownDupe" already set in map', 'line 9: key "paused" already set in map']
+    assert repeated == lines
+    _, warnings = strict.decode(body, YAML, _schema("Deployment"), "Warn")
+    assert warnings == [*lines, 'unknown field "spec.unknownDupe"']
+    with pytest.raises(ApiError) as refused:
+        strict.decode(body, YAML, _schema("Deployment"), "Strict")
+    assert refused.value.message == (
+        'Deployment in version "v1" cannot be handled as a Deployment: strict decoding error: yaml: '
+        f'unmarshal errors:\n  {lines[0]}\n  {lines[1]}, unknown field "spec.unknownDupe"'
+    )
+
+
+def test_what_is_not_yaml_is_refused() -> None:
+    with pytest.raises(ApiError, match="error converting YAML to JSON: yaml: line 2"):
+        strict.read_yaml(b"a: b\nc: d: e\n")
+
+
 def test_other_modes_are_refused() -> None:
     with pytest.raises(ApiError, match="fieldValidation: Unsupported value") as refused:
         _decode(POD, "strict")
