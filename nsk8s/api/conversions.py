@@ -249,6 +249,8 @@ def _ingress_down(obj: Obj) -> Obj:
             spec["backend"] = _backend_down(spec["backend"])
 
         def path(one: Fields) -> Fields:
+            if one.get("pathType") == "ImplementationSpecific":  # the only one there was: nobody wrote it
+                one = {key: value for key, value in one.items() if key != "pathType"}
             return one | ({"backend": _backend_down(one["backend"])} if "backend" in one else {})
 
         return _with_paths(spec, path)

@@ -1,8 +1,9 @@
 """What the objects of each kind are made of: Kubernetes' OpenAPI schemas, by apiVersion and kind.
 
 The built-in kinds' come from ``data/kubernetes-1.33.json.xz``, which is read when the first of them is asked
-for; a CustomResourceDefinition's are made from its ``openAPIV3Schema`` by `structural`. A `Schema` resolves
-its references when they are looked at, so that the circular ones (JSONSchemaProps) are no special case.
+for; those of old versions are made of them by `legacy`, a CustomResourceDefinition's of its
+``openAPIV3Schema`` by `structural`. A `Schema` resolves its references when they are looked at, so that the
+circular ones (JSONSchemaProps) are no special case.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from nsk8s.api import legacy
 from nsk8s.api.types import Obj
 
 VERSION = "1.33"
 """The minor version of Kubernetes that the schemas are of."""
-REFERENCE = "#/components/schemas/"
+REFERENCE = legacy.REFERENCE
 """What a reference begins with; a definition's name follows."""
 
 META = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
@@ -147,14 +149,19 @@ def definition(name: str) -> Schema:
 def definitions() -> Mapping[str, Obj]:
     """All definitions by name, as OpenAPI v3 schemas. ``x-go-type`` is an extension of our own."""
     packed = files("nsk8s.api").joinpath(f"data/kubernetes-{VERSION}.json.xz").read_bytes()
-    return msgspec.json.decode(lzma.decompress(packed), type=dict[str, dict[str, Any]])
+    found = msgspec.json.decode(lzma.decompress(packed), type=dict[str, dict[str, Any]])
+    return found | legacy.definitions(_named(found), found)
 
 
 @cache
 def _names() -> Mapping[tuple[str, str], str]:
+    return _named(definitions())
+
+
+def _named(known: Mapping[str, Obj]) -> dict[tuple[str, str], str]:
     """(apiVersion, kind) -> definition."""
     found: dict[tuple[str, str], str] = {}
-    for name, schema in definitions().items():
+    for name, schema in known.items():
         for one in schema.get("x-kubernetes-group-version-kind", ()):
             group = f"{one['group']}/" if one["group"] else ""
             found[group + one["version"], one["kind"]] = name

@@ -19,7 +19,7 @@ def test_every_builtin_kind_has_a_schema() -> None:
 
 
 def test_unknown_kinds_have_none() -> None:
-    assert schema_of("extensions/v1beta1", "Ingress") is None
+    assert schema_of("extensions/v1beta2", "Ingress") is None
     assert schema_of("v1", "Nothing") is None
 
 

@@ -8,13 +8,13 @@ import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from nsk8s.api import manifest
 from nsk8s.api.conversions import convert
-from nsk8s.api.kinds import LEGACY, VIEWS, kinds_of
+from nsk8s.api.kinds import LEGACY, VIEWS, Resource, kinds_of
+from nsk8s.api.openapi import schema_of
 from nsk8s.api.types import Obj
 from nsk8s.errors import ApiError, ManifestError
 from nsk8s.paths import ClusterPaths
@@ -248,7 +248,7 @@ def test_autoscalers_in_both_versions(api: Served) -> None:
              {"spec": {"rules": [None, {"http": {"paths": ["x", {"backend": 7}]}}], "template": "x"}},
              {"metadata": None, "status": 3}]
 )  # fmt: skip
-def test_what_is_malformed_is_converted_without_complaint(view: Any, body: Obj) -> None:  # noqa: ANN401  # a Resource
+def test_what_is_malformed_is_converted_without_complaint(view: Resource, body: Obj) -> None:
     obj = {"apiVersion": view.api_version, "kind": view.kind, **body}
     stored = up(obj)
     assert stored["apiVersion"] == KINDS.storage_of(view).api_version
@@ -360,3 +360,33 @@ def test_versions_that_kubernetes_never_had(tmp_path: Path, version: str) -> Non
     )
     with pytest.raises(ManifestError, match="kubernetesVersion"):
         manifest.read([str(file)])
+
+
+# --- schemas ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("old", LEGACY, ids=lambda r: f"{r.api_version}-{r.kind}")
+def test_old_kinds_have_schemas(old: Resource) -> None:
+    schema = schema_of(old.api_version, old.kind)
+    listed = schema_of(old.api_version, old.list_kind)
+    assert schema is not None
+    assert listed is not None
+    items = listed.properties["items"].items
+    assert items is not None
+    assert items.name == schema.name
+    assert "metadata" in schema.properties
+
+
+def test_old_ingresses_have_their_own_fields() -> None:
+    for group in ("extensions", "networking.k8s.io"):
+        schema = schema_of(f"{group}/v1beta1", "Ingress")
+        assert schema is not None
+        assert set(schema.properties["spec"].properties) == {"backend", "ingressClassName", "rules", "tls"}
+
+
+def test_they_are_told_only_where_they_are_served(api: Served) -> None:
+    paths = api.client.get("/openapi/v3")["paths"]
+    document = api.client.get(paths["apis/extensions/v1beta1"]["serverRelativeURL"])
+    assert "io.k8s.api.extensions.v1beta1.Ingress" in document["components"]["schemas"]
+    document = api.client.get(paths["apis/networking.k8s.io/v1"]["serverRelativeURL"])
+    assert not any(".extensions." in name for name in document["components"]["schemas"])
