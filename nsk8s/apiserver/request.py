@@ -52,12 +52,6 @@ class Request:
         """The HTTP method."""
         return self.http.method
 
-    @property
-    def manager(self) -> str:
-        """The field manager: ``fieldManager``, or the first word of the User-Agent (apiserver's
-        managerOrUserAgent)."""
-        return self.query.get("fieldManager") or self.http.headers.get("User-Agent", "").partition("/")[0]
-
     async def body(self) -> Any:  # noqa: ANN401  # any JSON
         """The decoded body, {} if there is none. Raises `ApiError` 400, 413 and 415."""
         return decoded(await self.http.read(), self.http.content_type)

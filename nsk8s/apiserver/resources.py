@@ -15,8 +15,10 @@ from typing import Any
 import msgspec
 
 from nsk8s.api.conversions import convert
+from nsk8s.api.findings import Findings
 from nsk8s.api.types import Obj
-from nsk8s.apiserver.addressing import Address, Filter, number
+from nsk8s.apiserver.addressing import Address, Filter, number, truth
+from nsk8s.apiserver.request import mapping
 from nsk8s.apiserver.status import success
 from nsk8s.cluster.deletion import Propagation
 from nsk8s.cluster.registry import Registry
@@ -29,6 +31,9 @@ PATCHES = {
     "application/strategic-merge-patch+json": "strategic",
 }
 APPLY_PATCHES = {"application/apply-patch+yaml", "application/apply-patch+json"}
+
+LONGEST_MANAGER = 128
+"""Bytes of a field manager's name."""
 
 
 def allowed(address: Address, verb: str) -> None:
@@ -113,48 +118,60 @@ def _resumed(token: str) -> tuple[str, tuple[str, str]]:
 def listing(address: Address, objects: list[Obj], revision: str) -> Obj:
     """A list as JSON."""
     return {
-        "kind": f"{address.resource.kind}List",
+        "kind": address.resource.list_kind,
         "apiVersion": address.resource.api_version,
         "metadata": {"resourceVersion": revision},
         "items": [convert(obj, address.resource) for obj in objects],
     }
 
 
-def create(registry: Registry, address: Address, body: Obj) -> Obj:
-    """POST."""
+def create(registry: Registry, address: Address, body: Obj, manager: str) -> Obj:
+    """POST by the field manager `manager`."""
     if address.name or (address.namespace is None and address.resource.namespaced):
         raise _no_method(address)
-    return registry.create(_fitting(registry, address, body))
+    return registry.create(_fitting(registry, address, body), manager=manager)
 
 
-def replace(registry: Registry, address: Address, body: Obj) -> Obj:
+def replace(registry: Registry, address: Address, body: Obj, manager: str) -> Obj:
     """PUT, of the object, its status or its scale."""
     if not address.name:
         raise _no_method(address)
     match address.subresource:
-        case "":
-            return registry.update(_fitting(registry, address, body))
-        case "status":
-            return registry.update_status(_fitting(registry, address, body))
+        case "" | "status" as part:
+            fitting = _fitting(registry, address, body)
+            return registry.update(fitting, manager=manager, subresource=part)
         case "scale":
             spec = body.get("spec")
             replicas = spec.get("replicas", 0) if isinstance(spec, dict) else 0
             if type(replicas) is not int:
                 raise ApiError(400, "BadRequest", f"spec.replicas: an integer, not {replicas!r}")
-            return registry.scale(address.resource.stored_as, address.namespace or "", address.name, replicas)
+            where = (address.resource.stored_as, address.namespace or "", address.name)
+            return registry.scale(*where, replicas, manager=manager)
     raise _no_method(address)
 
 
-def change(registry: Registry, address: Address, body: Any, kind: str) -> tuple[Obj, int]:  # noqa: ANN401  # JSON
-    """PATCH; returns the object and the HTTP status (201 if an apply has made it)."""
+def change(
+    registry: Registry,
+    address: Address,
+    body: Any,  # noqa: ANN401  # JSON
+    kind: str,
+    query: Mapping[str, str],
+    manager: str,
+) -> tuple[Obj, int]:
+    """PATCH of the media type `kind`; the object, and the HTTP status (201 if an apply has made it)."""
     where = (address.resource.stored_as, address.namespace or "", address.name)
     if not address.name:
         raise _no_method(address)
+    part = address.subresource
+    if part not in ("", "status", "scale"):
+        raise _no_method(address)
     if kind in APPLY_PATCHES:
-        if address.subresource or not isinstance(body, dict):
+        if part == "scale":
             raise _no_method(address)
-        found, verdict = registry.apply(_fitting(registry, address, body))
-        return found, 201 if verdict == "created" else 200
+        config = _fitting(registry, address, mapping(body))
+        force = truth(query, "force")
+        found, new = registry.apply_patch(*where, config, part, manager=manager, force=force)  # type: ignore[arg-type]  # what was just compared
+        return found, 201 if new else 200
     if kind not in PATCHES:
         raise ApiError(
             415,
@@ -162,10 +179,34 @@ def change(registry: Registry, address: Address, body: Any, kind: str) -> tuple[
             f"the body of the request was in an unknown format - accepted media types include: "
             f"{', '.join([*PATCHES, *sorted(APPLY_PATCHES)])}",
         )
-    part = address.subresource
-    if part not in ("", "status", "scale"):
-        raise _no_method(address)
-    return registry.patch(*where, body, PATCHES[kind], part, address.resource), 200  # type: ignore[arg-type]  # values of PATCHES, and what was just compared
+    return registry.patch(*where, body, PATCHES[kind], part, address.resource, manager=manager), 200  # type: ignore[arg-type]  # values of PATCHES, and what was just compared
+
+
+def manager_of(query: Mapping[str, str], agent: str, method: str, kind: str) -> str:
+    """The field manager of a write: ``fieldManager``, or the first word of the User-Agent `agent`
+    (apiserver's managerOrUserAgent). Raises `ApiError` 422: an apply has to say it, and only an apply can be
+    forced."""
+    given = query.get("fieldManager", "")
+    applies = method == "PATCH" and kind in APPLY_PATCHES
+    options = {"POST": "CreateOptions", "PUT": "UpdateOptions"}.get(method, "PatchOptions")
+    found = Findings()
+    if applies and not given:
+        found.required("fieldManager", "is required for apply patch")
+    elif not applies and method == "PATCH" and "force" in query:
+        found.forbidden("force", "may not be specified for non-apply patch")
+    if len(given.encode()) > LONGEST_MANAGER:
+        found.add("fieldManager", f"Too long: may not be more than {LONGEST_MANAGER} bytes")
+    if not given.isprintable():
+        found.invalid("fieldManager", given, "should only contain printable characters")
+    if found.problems:
+        told = [f"{problem.path}: {problem.what}" for problem in found.problems]
+        text = told[0] if len(told) == 1 else f"[{', '.join(told)}]"
+        message = f'{options}.meta.k8s.io "" is invalid: {text}'
+        raise ApiError(422, "Invalid", message, kind=options, causes=found.problems)
+    if given:
+        return given
+    word = "".join(filter(str.isprintable, agent.partition("/")[0]))
+    return word.encode()[:LONGEST_MANAGER].decode(errors="ignore") or "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,11 +307,11 @@ def _fitting(registry: Registry, address: Address, body: Obj) -> Obj:
     for field, wanted in (("namespace", address.namespace), ("name", address.name)):
         if wanted:
             if meta.get(field) not in (None, "", wanted):
-                raise ApiError(
-                    400,
-                    "BadRequest",
-                    f"the {field} of the provided object does not match the {field} sent on the request",
-                )
+                what = f"the {field} of the provided object does not match the {field} sent on the request"
+                if field == "name":
+                    what = f"the name of the object ({meta[field]}) does not match the name on the URL "
+                    what += f"({wanted})"
+                raise ApiError(400, "BadRequest", what)
             meta[field] = wanted
     return {**body, "apiVersion": given[0], "kind": given[1], "metadata": meta}
 

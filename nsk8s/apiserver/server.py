@@ -81,7 +81,7 @@ class ApiServer:
             lambda resource: self.registry.definitions.schema(resource),
             lambda: self.registry.version,
         )
-        self._own: dict[tuple[str, str], OwnHandler] = {}
+        self._own: dict[tuple[str, str], OwnHandler] = {("POST", "/nsk8s/v1/apply"): self._apply}
         self._handlers: dict[tuple[str, str], Handler] = {}
 
     def route(self, method: str, path: str, handler: OwnHandler) -> None:
@@ -133,6 +133,14 @@ class ApiServer:
             max_line_size=LINE_LIMIT,
             max_field_size=LINE_LIMIT,
         )
+
+    async def _apply(self, obj: Obj) -> Obj:
+        """`POST /nsk8s/v1/apply`: what ``kubectl apply`` does on the client's side, in one go; the object
+        and the verdict."""
+        with self._all_or_nothing():
+            found, verdict = self.registry.apply(obj)
+        await self._turn()
+        return {"object": found, "verdict": verdict}
 
     # --- one request --------------------------------------------------------------------------------
 
@@ -207,16 +215,17 @@ class ApiServer:
         form = self._form(request, where.resource)
         body = await request.body()
         rehearsed = resources.rehearsed(query, body, method)
+        kind = request.http.headers.get("Content-Type", "").partition(";")[0]
+        manager = resources.manager_of(query, request.http.headers.get("User-Agent", ""), method, kind)
         code = 200
         with self._all_or_nothing():
             match method:
                 case "POST":
-                    found, code = resources.create(self.registry, where, mapping(body)), 201
+                    found, code = resources.create(self.registry, where, mapping(body), manager), 201
                 case "PUT":
-                    found = resources.replace(self.registry, where, mapping(body))
+                    found = resources.replace(self.registry, where, mapping(body), manager)
                 case "PATCH":
-                    kind = request.http.headers.get("Content-Type", "").partition(";")[0]
-                    found, code = resources.change(self.registry, where, body, kind)
+                    found, code = resources.change(self.registry, where, body, kind, query, manager)
                 case "DELETE":
                     options = resources.DeleteOptions.of(query, mapping(body))
                     if where.name:

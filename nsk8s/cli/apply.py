@@ -23,10 +23,8 @@ from nsk8s.cli.options import (
     selector_option,
 )
 from nsk8s.client import Client
-from nsk8s.errors import ApiError, Timeout, UsageError, UserError
+from nsk8s.errors import Timeout, UsageError, UserError
 from nsk8s.paths import ClusterPaths
-
-APPLY = "application/apply-patch+yaml"
 
 
 @click.command()
@@ -56,36 +54,13 @@ def apply(cluster: ClusterPaths, files: tuple[str, ...], recursive: bool, namesp
     stored: dict[str, None] = {}
     for resource, obj in objects:
         with failures.each():
-            verdict = _apply(client, resource, obj)
+            verdict = client.post("/nsk8s/v1/apply", obj)["verdict"]
             click.echo(f"{shown(resource, obj['metadata']['name'])} {verdict}")
             if verdict == "created" and not resource.acts:
                 stored[resource.kind] = None
     if stored:
         click.echo(f"stored, and not acted on: {', '.join(stored)}", err=True)
     return failures.tell()
-
-
-def _apply(client: Client, resource: Resource, obj: Obj) -> str:
-    """Apply one object; kubectl's verdict."""
-    meta = obj["metadata"]
-    address = path(resource, meta.get("namespace"), meta["name"])
-    before = _or_none(client, address)
-    query = {"fieldManager": "nsk8s", "force": "true"}
-    after = client.request("PATCH", asking(address, query), obj, content_type=APPLY)
-    if before is None:
-        return "created"
-    same = before["metadata"]["resourceVersion"] == after["metadata"]["resourceVersion"]
-    return "unchanged" if same else "configured"
-
-
-def _or_none(client: Client, address: str) -> Obj | None:
-    try:
-        found: Obj = client.get(address)
-        return found
-    except ApiError as error:
-        if error.code != 404:
-            raise
-        return None
 
 
 def manifests(

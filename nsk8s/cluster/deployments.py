@@ -15,7 +15,8 @@ from typing import Any
 from nsk8s.api.selectors import matches
 from nsk8s.api.types import Deployment, IntOrString, Obj, ReplicaSet, RollingUpdate
 from nsk8s.cluster.events import Recorder
-from nsk8s.cluster.registry import LAST_APPLIED, Registry
+from nsk8s.cluster.objectmeta import LAST_APPLIED
+from nsk8s.cluster.registry import Registry
 from nsk8s.cluster.replicasets import controller_of, owner_reference
 from nsk8s.cluster.store import Change, Key, Store
 

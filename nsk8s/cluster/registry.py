@@ -7,7 +7,7 @@ does; what they create they put into the store themselves, from parts that have 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from nsk8s.api.conversions import convert
@@ -16,30 +16,49 @@ from nsk8s.api.kinds import Kinds, Resource, kinds_of
 from nsk8s.api.topology import Topology
 from nsk8s.api.types import Obj
 from nsk8s.api.validation import validate, validate_update
-from nsk8s.cluster import definitions, scaling
+from nsk8s.cluster import definitions, managedfields, objectmeta, scaling, serverside
 from nsk8s.cluster import patch as patches
 from nsk8s.cluster.deletion import SYSTEM_NAMESPACES, Deletion, Propagation
+from nsk8s.cluster.objectmeta import LAST_APPLIED
 from nsk8s.cluster.patch import Json
 from nsk8s.cluster.services import ServiceAllocator, kept
 from nsk8s.cluster.store import Store
+from nsk8s.cluster.strategic import strategic, three_way
+from nsk8s.cluster.structure import UNTYPED, Structure, structure_of
 from nsk8s.errors import ApiError, Problem
-
-LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
-"""Annotation with what the last ``kubectl apply`` said."""
 
 Verdict = Literal["created", "configured", "unchanged"]
 
-SERVER_FIELDS = (
-    "creationTimestamp",
-    "deletionGracePeriodSeconds",
-    "deletionTimestamp",
-    "generation",
-    "managedFields",
-    "resourceVersion",
-    "selfLink",
-    "uid",
-)
-"""Fields of metadata that are the server's."""
+MANAGER = "nsk8s"
+"""Field manager of what `apply` writes."""
+
+CREATED_BY_PUT = {
+    "clusterrolebindings.rbac.authorization.k8s.io",
+    "clusterroles.rbac.authorization.k8s.io",
+    "endpoints",
+    "events",
+    "leases.coordination.k8s.io",
+    "limitranges",
+    "rolebindings.rbac.authorization.k8s.io",
+    "roles.rbac.authorization.k8s.io",
+    "runtimeclasses.node.k8s.io",
+}
+"""Resources whose objects a PUT creates (their strategies' AllowCreateOnUpdate)."""
+
+ALWAYS_REVISED = {
+    "apiservices.apiregistration.k8s.io",
+    "customresourcedefinitions.apiextensions.k8s.io",
+    "leases.coordination.k8s.io",
+    "poddisruptionbudgets.policy",
+}
+"""Resources that are only replaced by who knows their revision (not AllowUnconditionalUpdate); custom ones
+are the same."""
+
+MOST_OPERATIONS = 10000
+"""Longest JSON patch."""
+
+Track = Callable[[Obj], list[Obj]]
+"""Gives the managedFields of an object that has its defaults."""
 
 
 class Registry:
@@ -51,6 +70,7 @@ class Registry:
         self.version = topology.kubernetes_version
         self._services = ServiceAllocator(store, topology)
         self._deletion = Deletion(store)
+        self._structures: dict[str, Structure] = {}
 
     @property
     def kinds(self) -> Kinds:
@@ -59,18 +79,22 @@ class Registry:
 
     # --- create, update, patch ------------------------------------------------------------------------
 
-    def create(self, obj: Obj) -> Obj:
-        """Store a new object and return it as stored. Raises `ApiError`: 404 for an unknown kind or
-        namespace, 403 for one that is being deleted, 422 for invalid objects, 409 if it exists."""
+    def create(self, obj: Obj, *, manager: str = "") -> Obj:
+        """Store a new object and return it as stored; `manager` then owns its fields. Raises `ApiError`: 404
+        for an unknown kind or namespace, 403 for one that is being deleted, 422 for invalid objects, 409 if
+        it exists."""
         resource, obj = self._taken(obj)
         obj = _placed(obj, resource)
+        revision = obj["metadata"].get("resourceVersion")
+        if revision and str(revision).isdecimal() and int(revision):
+            raise ApiError(500, "", "resourceVersion should not be set on objects to be created")
+        return self._created(resource, obj, self._track(resource, None, obj, manager))
+
+    def _created(self, resource: Resource, obj: Obj, track: Track | None) -> Obj:
+        obj = {**obj, "metadata": objectmeta.wanted(obj["metadata"])}
         meta = obj["metadata"]
-        for field in SERVER_FIELDS:
-            meta.pop(field, None)
         self._check_namespace(resource, meta)
-        if resource.subresource("status"):
-            obj.pop("status", None)
-        obj = self._completed(resource, obj, None)
+        obj = self._completed(resource, obj, None, track)
         match resource.name:
             case "pods":
                 obj["status"] = {"phase": "Pending"}
@@ -81,40 +105,75 @@ class Registry:
                 obj["status"] = {"loadBalancer": {}}
             case definitions.CRDS:
                 obj = definitions.completed(obj)
-        return self.store.create(resource.name, obj)
-
-    def update(self, obj: Obj) -> Obj:
-        """Replace an object except its status. A resourceVersion that is not the stored one is a 409
-        Conflict; without one the update is unconditional."""
-        resource, obj = self._taken(obj)
-        obj = _placed(obj, resource)
-        meta = obj["metadata"]
-        old = self.store.find(resource.name, meta.get("namespace", ""), meta.get("name", ""))
-        stored = old["metadata"]
-        version = meta.get("resourceVersion")
-        if meta.get("uid") not in (None, "", stored["uid"]):
+        there = self.store.get(resource.name, meta.get("namespace", ""), meta.get("name", ""))
+        if there is not None and there["metadata"].get("deletionTimestamp"):
             raise ApiError(
                 409,
-                "Conflict",
-                f'Operation cannot be fulfilled on {resource.name} "{meta["name"]}": the UID in the '
-                f"precondition ({meta['uid']}) is not the UID of the object ({stored['uid']})",
+                "AlreadyExists",
+                f'object is being deleted: {resource.name} "{meta["name"]}" already exists',
                 kind=resource.name,
                 name=meta["name"],
             )
-        for field in SERVER_FIELDS:
-            meta.pop(field, None)
-            if field in stored:
-                meta[field] = stored[field]
-        meta.pop("resourceVersion")
-        if version:
-            meta["resourceVersion"] = version
-        if resource.subresource("status"):
-            obj.pop("status", None)
-        obj = self._completed(resource, obj, old)
-        if resource.subresource("status") and "status" in old:
-            obj = {**obj, "status": old["status"]}
-        new = self.store.update(resource.name, obj)
-        return self._deletion.finished(resource.name, new)
+        return self.store.create(resource.name, obj)
+
+    def update(self, obj: Obj, *, manager: str = "", subresource: Literal["", "status"] = "") -> Obj:
+        """Replace an object except its status, or only that. A resourceVersion that is not the stored one is
+        a 409 Conflict; without one the update is unconditional, where its kind allows that."""
+        resource, obj = self._taken(obj)
+        obj = _placed(obj, resource)
+        meta = obj["metadata"]
+        name = meta.get("name", "")
+        old = self.store.get(resource.name, meta.get("namespace", ""), name)
+        if old is None:
+            if not subresource and resource.name in CREATED_BY_PUT:
+                return self.create(obj, manager=manager)
+            old = self.store.find(resource.name, meta.get("namespace", ""), name)
+        stored = old["metadata"]
+        if meta.get("uid") not in (None, "", stored["uid"]):
+            place = "/".join(filter(None, (resource.plural, meta.get("namespace", ""), name)))
+            raise ApiError(
+                409,
+                "Conflict",
+                f'Operation cannot be fulfilled on {resource.name} "{name}": StorageError: invalid object, '
+                f"Code: 4, Key: /registry/{place}, ResourceVersion: 0, AdditionalErrorMsg: Precondition "
+                f"failed: UID in precondition: {meta['uid']}, UID in object meta: {stored['uid']}",
+                kind=resource.name,
+                name=name,
+            )
+        if not meta.get("resourceVersion") and (resource.custom or resource.name in ALWAYS_REVISED):
+            what = "Invalid value: 0x0: must be specified for an update"
+            raise _invalid(resource.name, name, [Problem("metadata.resourceVersion", what)])
+        return self._changed(
+            resource, old, obj, self._track(resource, old, obj, manager, subresource), subresource
+        )
+
+    def _changed(
+        self, resource: Resource, old: Obj, obj: Obj, track: Track | None, subresource: str = ""
+    ) -> Obj:
+        """Store `obj` in place of `old`, or its status."""
+        meta, problems = objectmeta.changed(obj["metadata"], old["metadata"])
+        if problems:
+            raise _invalid(resource.kind, meta["name"], problems)
+        if subresource:
+            kept = {**old["metadata"], "resourceVersion": meta["resourceVersion"]}
+            new = {**old, "metadata": kept, "status": obj.get("status") or {}}
+            new = new if track is None else _owned(new, track(new))
+        else:
+            new = self._completed(resource, {**obj, "metadata": meta}, old, track)
+        before = old["metadata"].get("managedFields")
+        if managedfields.same(before, new["metadata"].get("managedFields")):
+            again = _owned(new, before)
+            new = again if again == old else new
+        new = self.store.update(resource.name, new, generation=not subresource)
+        return new if subresource else self._deletion.finished(resource.name, new)
+
+    def update_status(self, obj: Obj, *, manager: str = "") -> Obj:
+        """Replace only the status, whatever its kind says of revisions."""
+        resource, obj = self._taken(obj)
+        obj = _placed(obj, resource)
+        meta = obj["metadata"]
+        old = self.store.find(resource.name, meta.get("namespace", ""), meta["name"])
+        return self._changed(resource, old, obj, self._track(resource, old, obj, manager, "status"), "status")
 
     def patch(
         self,
@@ -125,46 +184,100 @@ class Registry:
         kind: Literal["merge", "json", "strategic"],
         subresource: Literal["", "status", "scale"] = "",
         view: Resource | None = None,
+        *,
+        manager: str = "",
     ) -> Obj:
         """Change an object by an RFC 7396, RFC 6902 or strategic merge patch. With the subresource
         ``status`` only the status changes; with ``scale`` the patch is for a Scale, which is returned. The
         patch is written for the version of `view`."""
         if subresource == "scale":
-            scale = _patched(self.scale(resource, namespace, name), patch, kind)
+            structure = structure_of("autoscaling/v1", "Scale")
+            scale = _patched(self.scale(resource, namespace, name), patch, kind, structure)
             replicas = (scale.get("spec") or {}).get("replicas", 0)
             if type(replicas) is not int:
                 raise ApiError(400, "BadRequest", f"spec.replicas: an integer, not {replicas!r}")
-            return self.scale(resource, namespace, name, replicas)
-        old = self.store.find(resource, namespace, name)
-        old = old if view is None else convert(old, view)
-        new = _patched(old, patch, kind)
+            return self.scale(resource, namespace, name, replicas, manager=manager)
+        stored = self.store.find(resource, namespace, name)
+        target = self.kinds.by_name[resource]
+        old = stored if view is None else convert(stored, view)
+        structure = None if target.custom else structure_of(old["apiVersion"], old["kind"])
+        if structure is None and not target.custom:
+            structure = structure_of(target.api_version, target.kind)
+        new = _patched(old, patch, kind, structure)
+        if new is old:
+            return stored
         meta = new.get("metadata") if isinstance(new, dict) else None
-        if not isinstance(meta, dict) or meta.get("name") != name or meta.get("namespace", "") != namespace:
-            raise ApiError(400, "BadRequest", f'the patch would change the name of {resource} "{name}"')
+        if not isinstance(meta, dict) or meta.get("name") != name:
+            given = meta.get("name", "") if isinstance(meta, dict) else ""
+            raise ApiError(
+                400,
+                "BadRequest",
+                f"the name of the object ({given}) does not match the name on the URL ({name})",
+            )
+        if meta.get("namespace", "") != namespace:
+            raise ApiError(
+                400,
+                "BadRequest",
+                "the namespace of the provided object does not match the namespace sent on the request",
+            )
         if (new.get("apiVersion"), new.get("kind")) != (old["apiVersion"], old["kind"]):
             raise ApiError(400, "BadRequest", f'the patch would change the kind of {resource} "{name}"')
-        return self.update_status(new) if subresource == "status" else self.update(new)
+        obj = _placed(convert(new, target), target)
+        part = "status" if subresource == "status" else ""
+        return self._changed(target, stored, obj, self._track(target, stored, obj, manager, part), part)
 
-    def update_status(self, obj: Obj) -> Obj:
-        """Replace only the status."""
-        resource, obj = self._taken(obj)
-        obj = _placed(obj, resource)
-        meta = obj["metadata"]
-        old = self.store.find(resource.name, meta.get("namespace", ""), meta["name"])
-        kept = dict(old["metadata"])
-        kept["resourceVersion"] = meta.get("resourceVersion", "")
-        return self.store.update(
-            resource.name, {**old, "metadata": kept, "status": obj.get("status") or {}}, generation=False
-        )
+    def apply_patch(
+        self,
+        resource: str,
+        namespace: str,
+        name: str,
+        config: Obj,
+        subresource: Literal["", "status"] = "",
+        *,
+        manager: str,
+        force: bool = False,
+    ) -> tuple[Obj, bool]:
+        """Server-side apply (KEP-555): what `manager` wants of an object, or of its status, is merged into
+        it. Returns the stored object, and whether it is new. Raises `ApiError`, 409 Conflict among them
+        where others own what would change and it is not `force`."""
+        target = self.kinds.by_name[resource]
+        config = _placed(convert(config, target), target)
+        meta = config["metadata"]
+        if meta.get("managedFields") is not None:
+            raise ApiError(400, "BadRequest", "metadata.managedFields must be nil")
+        old = self.store.get(resource, namespace, name)
+        if old is None and subresource:
+            old = self.store.find(resource, namespace, name)
+        if old is None and meta.get("uid"):
+            raise ApiError(
+                409,
+                "Conflict",
+                f'Operation cannot be fulfilled on {resource} "{name}": uid mismatch: the provided object '
+                f"specified uid {meta['uid']}, and no existing object was found",
+                kind=resource,
+                name=name,
+            )
+        live: Obj = old or {"apiVersion": target.api_version, "kind": target.kind}
+        if subresource:
+            parts = {"apiVersion", "kind", "metadata", subresource}
+            identity = {k: v for k, v in meta.items() if k in ("name", "namespace", "uid", "resourceVersion")}
+            config = {**{k: v for k, v in config.items() if k in parts}, "metadata": identity}
+            live = {k: v for k, v in live.items() if k in parts}
+        elif target.subresource("status"):
+            config, live = ({k: v for k, v in one.items() if k != "status"} for one in (config, live))
+        writer = managedfields.Writer(manager, target.api_version, subresource, self.store.now())
+        new, managed = serverside.apply(live, config, self._structure(target), writer, force=force)
+        entries = managedfields.encode(managed)
+        if old is None:
+            return self._created(target, new, lambda _: entries), True
+        return self._changed(target, old, new, lambda _: entries, subresource), False
 
     def apply(self, obj: Obj) -> tuple[Obj, Verdict]:
         """``kubectl apply``, client-side: a three-way merge with what the last apply said, which an
         annotation remembers. Returns the stored object and kubectl's verdict."""
         resource, obj = self._taken(obj)
         obj = _placed(obj, resource)
-        meta = obj["metadata"]
-        for field in SERVER_FIELDS:
-            meta.pop(field, None)
+        meta = obj["metadata"] = objectmeta.wanted(obj["metadata"])
         if resource.subresource("status"):
             obj.pop("status", None)
         annotations = {k: v for k, v in (meta.get("annotations") or {}).items() if k != LAST_APPLIED}
@@ -173,14 +286,39 @@ class Registry:
         meta["annotations"] = {**annotations, LAST_APPLIED: said}
         old = self.store.get(resource.name, meta.get("namespace", ""), meta.get("name", ""))
         if old is None:
-            return self.create(obj), "created"
+            return self.create(obj, manager=MANAGER), "created"
         before = (old["metadata"].get("annotations") or {}).get(LAST_APPLIED)
-        if before == said:
-            merged = patches.three_way(obj, obj, old)
-        else:
-            merged = patches.three_way(_read(before), obj, old)
-        new = self.update(merged)
+        last = obj if before == said else _read(before)
+        merged = three_way(last, obj, old, self._structure(resource))
+        new = self._changed(resource, old, merged, self._track(resource, old, merged, MANAGER))
         return new, "unchanged" if new is old else "configured"
+
+    # --- who owns what ------------------------------------------------------------------------------
+
+    def _structure(self, resource: Resource) -> Structure:
+        if not resource.custom:
+            found = structure_of(resource.api_version, resource.kind)
+            return UNTYPED if found is None else found
+        schema = self.definitions.schema(resource)
+        known = self._structures.get(resource.name)
+        if known is None or known.schema is not schema:
+            known = self._structures[resource.name] = Structure(schema)
+        return known
+
+    def _track(
+        self, resource: Resource, old: Obj | None, given: Obj, manager: str, subresource: str = ""
+    ) -> Track | None:
+        """How the fields of an object are tracked that `manager` writes; not at all without one. A client's
+        own managedFields (in `given`) count on the main resource."""
+        if not manager:
+            return None
+        writer = managedfields.Writer(manager, resource.api_version, subresource, self.store.now())
+        entries = None if subresource else given["metadata"].get("managedFields")
+
+        def track(obj: Obj) -> list[Obj]:
+            return managedfields.updated(old, obj, entries, self._structure(resource), writer)
+
+        return track
 
     # --- delete -------------------------------------------------------------------------------------
 
@@ -207,15 +345,20 @@ class Registry:
 
     # --- scale --------------------------------------------------------------------------------------
 
-    def scale(self, resource: str, namespace: str, name: str, replicas: int | None = None) -> Obj:
-        """The ``scale`` subresource (autoscaling/v1 Scale); sets the replicas first when given."""
+    def scale(
+        self, resource: str, namespace: str, name: str, replicas: int | None = None, *, manager: str = ""
+    ) -> Obj:
+        """The ``scale`` subresource (autoscaling/v1 Scale); sets the replicas first when given, which are
+        then the `manager`'s."""
         paths = self._scale_paths(resource)
         obj = self.store.find(resource, namespace, name)
         if replicas is not None:
             if replicas < 0:
                 what = f"Invalid value: {replicas}: must be greater than or equal to 0"
                 raise _invalid("Scale", name, [Problem("spec.replicas", what)])
-            obj = self.store.update(resource, scaling.scaled(obj, paths, replicas))
+            new = scaling.scaled(obj, paths, replicas)
+            track = self._track(self.kinds.by_name[resource], obj, new, manager, "scale")
+            obj = self.store.update(resource, new if track is None else _owned(new, track(new)))
         return scaling.scale_of(obj, paths)
 
     def _scale_paths(self, name: str) -> scaling.Paths:
@@ -241,10 +384,16 @@ class Registry:
 
     # --- checks -------------------------------------------------------------------------------------
 
-    def _completed(self, resource: Resource, obj: Obj, old: Obj | None) -> Obj:
-        """`obj` valid, with all defaults and allocations."""
+    def _completed(self, resource: Resource, obj: Obj, old: Obj | None, track: Track | None) -> Obj:
+        """`obj` valid, with all defaults and allocations, and with the owners of its fields. What is
+        allocated is nobody's."""
         meta = obj["metadata"]
-        obj = default(obj)
+        has_status = resource.subresource("status") is not None
+        obj = default({name: value for name, value in obj.items() if name != "status" or not has_status})
+        if has_status and old is not None and "status" in old:
+            obj = {**obj, "status": old["status"]}
+        if track is not None:
+            obj = _owned(obj, track(obj))
         if resource.name == "services" and old is not None:
             obj = kept(obj, old)
         problems = list(validate(obj, resource))
@@ -287,12 +436,35 @@ def _placed(obj: Obj, resource: Resource) -> Obj:
     return {**obj, "metadata": meta}
 
 
-def _patched(target: Json, patch: Json, kind: str) -> Json:
+def _owned(obj: Obj, entries: list[Obj] | None) -> Obj:
+    """`obj` with these managedFields; without any if there are none."""
+    meta = {name: value for name, value in obj["metadata"].items() if name != "managedFields"}
+    if entries:
+        meta["managedFields"] = entries
+    return {**obj, "metadata": meta}
+
+
+def _patched(target: Json, patch: Json, kind: str, structure: Structure | None) -> Json:
     if kind == "json":
+        if isinstance(patch, list) and len(patch) > MOST_OPERATIONS:
+            raise ApiError(
+                413,
+                "RequestEntityTooLarge",
+                f"The allowed maximum operations in a JSON patch is {MOST_OPERATIONS}, got {len(patch)}",
+            )
         return patches.json_patch(target, patch)
     if not isinstance(patch, dict):
         raise ApiError(400, "BadRequest", f"a {kind} patch is an object")
-    return patches.merge(target, patch) if kind == "merge" else patches.strategic(target, patch)
+    if kind == "merge":
+        return patches.merge(target, patch)
+    if structure is None:
+        raise ApiError(
+            415,
+            "UnsupportedMediaType",
+            "the body of the request was in an unknown format - accepted media types include: "
+            "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
+        )
+    return strategic(target, patch, structure)
 
 
 def _read(annotation: str | None) -> Json:

@@ -84,9 +84,10 @@ def test_patches(api: Served) -> None:
 
 def test_apply_twice_changes_nothing(api: Served) -> None:
     address = f"{DEPLOYMENTS}/web"
-    first = api.client.request("PATCH", address, deployment("web"), content_type=APPLY)
+    applying = f"{address}?fieldManager=me"
+    first = api.client.request("PATCH", applying, deployment("web"), content_type=APPLY)
     before = api.client.get(address)["metadata"]["resourceVersion"]
-    again = api.client.request("PATCH", address, deployment("web"), content_type=APPLY)
+    again = api.client.request("PATCH", applying, deployment("web"), content_type=APPLY)
     assert first["metadata"]["name"] == "web"
     assert again["metadata"]["resourceVersion"] == before
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from nsk8s.cluster.registry import LAST_APPLIED
+from nsk8s.cluster.objectmeta import LAST_APPLIED
 from nsk8s.errors import ApiError
 from tests.unit.cluster.worlds import World, deployment, pod, service
 
@@ -21,7 +21,7 @@ def test_objects_go_to_default_and_namespaces_must_exist() -> None:
 
 def test_what_only_the_server_says_is_not_taken_from_users() -> None:
     obj = pod("a")
-    obj["metadata"] |= {"uid": "mine", "resourceVersion": "7", "deletionTimestamp": "now"}
+    obj["metadata"] |= {"uid": "mine", "deletionTimestamp": "now"}
     made = World().create({**obj, "status": {"phase": "Running"}})
     assert made["metadata"]["uid"] != "mine"
     assert "deletionTimestamp" not in made["metadata"]
@@ -75,9 +75,9 @@ def test_patches_of_three_kinds() -> None:
     assert patch("services", "default", "a", operations, "json")["metadata"]["labels"] == {"x": "z"}
     ports = {"spec": {"ports": [{"port": 81, "name": "b"}, {"port": 80, "name": "a"}]}}
     stored = patch("services", "default", "a", ports, "strategic")
-    assert [p["port"] for p in stored["spec"]["ports"]] == [80, 81]
+    assert [p["port"] for p in stored["spec"]["ports"]] == [81, 80]
     assert patch("services", "default", "a", {}, "merge") is stored
-    with pytest.raises(ApiError, match="would change the name") as error:
+    with pytest.raises(ApiError, match="does not match the name on the URL") as error:
         patch("services", "default", "a", {"metadata": {"name": "b"}}, "merge")
     assert error.value.code == 400
 
