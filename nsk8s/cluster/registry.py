@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+from nsk8s.api import structural
 from nsk8s.api.conversions import convert
 from nsk8s.api.defaults import default
 from nsk8s.api.kinds import Kinds, Resource, kinds_of
@@ -390,6 +391,9 @@ class Registry:
         meta = obj["metadata"]
         has_status = resource.subresource("status") is not None
         obj = default({name: value for name, value in obj.items() if name != "status" or not has_status})
+        schema = self.definitions.schema(resource) if resource.custom else None
+        if schema is not None:
+            obj = structural.defaulted(obj, schema)
         if has_status and old is not None and "status" in old:
             obj = {**obj, "status": old["status"]}
         if track is not None:
@@ -397,6 +401,8 @@ class Registry:
         if resource.name == "services" and old is not None:
             obj = kept(obj, old)
         problems = list(validate(obj, resource))
+        if schema is not None:
+            problems += structural.validate(obj, schema)
         if not problems and resource.name == "services":
             obj = self._services.complete(obj, old, problems)
         if not problems and old is not None:

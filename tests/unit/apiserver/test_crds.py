@@ -376,3 +376,46 @@ def test_a_status_is_written_once() -> None:
     for _ in range(3):
         world.settle(10.0)
     assert world.store.revision == revision
+
+
+# --- schemas ----------------------------------------------------------------------------------------
+
+CRON: Obj = {
+    "type": "object",
+    "properties": {
+        "spec": {
+            "type": "object",
+            "required": ["cronSpec"],
+            "properties": {
+                "cronSpec": {"type": "string", "pattern": r"^(\d+|\*)( (\d+|\*)){4}$"},
+                "replicas": {"type": "integer", "minimum": 1, "maximum": 10, "default": 2},
+                "mode": {"type": "string", "enum": ["Fast", "Slow"]},
+            },
+        }
+    },
+}
+
+
+def test_schemas_fill_in_and_refuse(api: Served) -> None:
+    strict = version(schema={"openAPIV3Schema": CRON})
+    api.client.post(DEFINITIONS, definition("crontabs", "CronTab", strict))
+    assert api.client.post(CRONTABS, crontab("a", cronSpec="* * * * *"))["spec"]["replicas"] == 2
+    for spec, wanted in (
+        ({"cronSpec": 5}, "spec.cronSpec: Invalid value"),
+        ({"cronSpec": "never"}, "spec.cronSpec: Invalid value"),
+        ({"cronSpec": "* * * * *", "replicas": 11}, "spec.replicas: Invalid value: 11"),
+        ({"cronSpec": "* * * * *", "mode": "Odd"}, 'spec.mode: Unsupported value: "Odd"'),
+        ({}, "spec.cronSpec: Required value"),
+    ):
+        error = refused(api, "POST", CRONTABS, crontab("b", **spec))
+        assert (error.code, error.reason) == (422, "Invalid")
+        assert wanted in error.message
+    assert [item["metadata"]["name"] for item in api.client.get(CRONTABS)["items"]] == ["a"]
+
+
+def test_a_schema_may_change(api: Served) -> None:
+    api.client.post(DEFINITIONS, definition())
+    api.client.post(CRONTABS, crontab("a"))
+    versions = {"spec": {"versions": [version(schema={"openAPIV3Schema": CRON})]}}
+    api.client.request("PATCH", f"{DEFINITIONS}/{NAME}", versions, content_type=MERGE)
+    assert "Required value" in refused(api, "POST", CRONTABS, crontab("b")).message
