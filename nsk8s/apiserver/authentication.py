@@ -83,8 +83,3 @@ def _of_certificate(raw: bytes, subject: tuple[tuple[str, str], ...]) -> User | 
         return None
     identity = f"X509SHA256={hashlib.sha256(raw).hexdigest()}"
     return User(names[-1], groups=(*groups, AUTHENTICATED), extra={CREDENTIAL_ID: (identity,)})
-
-
-def nobody(_token: str) -> User | None:
-    """Knows no token."""
-    return None

@@ -67,11 +67,13 @@ Identify = Callable[[web.BaseRequest], User]
 
 class ApiServer:
     """The API of one cluster. `registry` may be replaced while it serves. `check` raises `ApiError` 403 for
-    what a user may not do."""
+    what a user may not do; `granting` gives what raises it for an object that would give more than its writer
+    has, or None."""
 
     def __init__(self, store: Store, registry: Registry, turn: Callable[[], Awaitable[None]]) -> None:
         self.registry = registry
         self.check: Callable[[Request], None] = _anything
+        self.granting: Callable[[Request], Callable[[Obj], None] | None] = _anything
         self._store = store
         self._turn = turn
         self._watchers = Watchers()
@@ -215,6 +217,7 @@ class ApiServer:
         form = self._form(request, where.resource)
         body = await request.body()
         rehearsed = resources.rehearsed(query, body, method)
+        look = self.granting(request)
         kind = request.http.headers.get("Content-Type", "").partition(";")[0]
         manager = resources.manager_of(query, request.http.headers.get("User-Agent", ""), method, kind)
         code = 200
@@ -236,6 +239,8 @@ class ApiServer:
                         )
                 case _:
                     raise ApiError(405, "MethodNotAllowed", f"the server does not allow {method}")
+            if look is not None:
+                look(found)
             if too_deep(found):
                 raise ApiError(400, "BadRequest", f"the object is nested deeper than {DEPTH_LIMIT} levels")
         if rehearsed:
@@ -332,7 +337,7 @@ def _administrator(_http: web.BaseRequest) -> User:
 
 
 def _anything(_request: Request) -> None:
-    """Everybody may do everything."""
+    """Everybody may do everything, and give it."""
 
 
 def _not_found() -> ApiError:

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from nsk8s.api.topology import Topology
+from nsk8s.cluster import rbac_defaults
+from nsk8s.cluster.aggregation import Aggregation
 from nsk8s.cluster.definitions import DefinitionsController
 from nsk8s.cluster.deployments import Deployments
 from nsk8s.cluster.disruption import Disruption
@@ -130,12 +132,14 @@ class Control:
         nodes = Nodes(store, self._topology, self._system)
         namespaces = Namespaces(store, registry)
         namespaces.bootstrap()
+        rbac_defaults.bootstrap(store)
         nodes.bootstrap()
         endpoints = EndpointsController(store, self._topology)
         endpoints.bootstrap()
         self._controllers = (
             DefinitionsController(store, registry.definitions),
             namespaces,
+            Aggregation(store),
             nodes,
             Taints(store, registry),
             Garbage(store, registry),

@@ -44,9 +44,11 @@ class Place:
 class Access:
     """The doors of one cluster's API; `identify` knows who comes in."""
 
-    def __init__(self, paths: ClusterPaths, api: ApiServer, network: Network, identify: Identify) -> None:
-        self.keys = Keys(paths)
+    def __init__(
+        self, paths: ClusterPaths, keys: Keys, api: ApiServer, network: Network, identify: Identify
+    ) -> None:
         self._paths = paths
+        self._keys = keys
         self._api = api
         self._network = network
         self._identify = identify
@@ -59,7 +61,7 @@ class Access:
 
     async def make_keys(self) -> None:
         """Make the keys, beside other work."""
-        await asyncio.to_thread(self.keys.make)
+        await asyncio.to_thread(self._keys.make)
 
     async def opened(self) -> None:
         """Wait until `open` was tried once: the API listens, and the kubeconfig is there. Raises what
@@ -90,11 +92,11 @@ class Access:
         try:
             if names != self._names:
                 await self._close()
-                self._tls = await asyncio.to_thread(self.keys.server, names)
+                self._tls = await asyncio.to_thread(self._keys.server, names)
                 self._names = names
             if self._host is None:
                 listening = loopback(self._paths)
-                await asyncio.to_thread(self.keys.kubeconfig, listening.getsockname()[1])
+                await asyncio.to_thread(self._keys.kubeconfig, listening.getsockname()[1])
                 self._host = await self._api.serve(listening, self._identify, self._tls)
         except OSError as error:
             raise HostError(f"the API cannot listen on this host: {error}") from error

@@ -21,8 +21,11 @@ from nsk8s.api import cluster as clusters
 from nsk8s.api.kinds import BY_NAME
 from nsk8s.api.topology import Topology
 from nsk8s.api.types import Obj, Pod, Service
-from nsk8s.apiserver.authentication import Authenticator, nobody
+from nsk8s.apiserver.authentication import Authenticator
+from nsk8s.apiserver.authorization import Authorizer
+from nsk8s.apiserver.reviews import Reviews
 from nsk8s.apiserver.server import ApiServer
+from nsk8s.apiserver.tokens import Tokens
 from nsk8s.apiserver.streams import handlers
 from nsk8s.cluster.lifecycle import (
     Command,
@@ -43,6 +46,7 @@ from nsk8s.daemon.journal import SqliteJournal
 from nsk8s.daemon.launch import READY
 from nsk8s.daemon.loop import Loop
 from nsk8s.daemon.network import Network, Plan, Share
+from nsk8s.daemon.pki import Keys
 from nsk8s.daemon.podaccess import KubeletServer
 from nsk8s.daemon.rehearsal import difference, rehearse
 from nsk8s.daemon.runtime import Runtime
@@ -99,7 +103,18 @@ class Daemon:
         self.runtime = Runtime(paths, self.network, self.post, self.pod, self._dns)
         self.loop = Loop(store, self._topology(), system())
         self.api = ApiServer(store, self.loop.registry, self.turn)
-        self.access = Access(paths, self.api, self.network, Authenticator(nobody).identify)
+        keys = Keys(paths)
+        self.tokens = Tokens(store, keys.signing_key)
+        authenticator, authorizer = Authenticator(self.tokens.user), Authorizer(store)
+        self.api.check, self.api.granting = authorizer.check, authorizer.granting
+        Reviews(store, authorizer, self.tokens).serve(self.api)
+        self.access = Access(
+            paths,
+            keys,
+            self.api,
+            self.network,
+            lambda http: authorizer.impersonated(authenticator.identify(http), http),
+        )
         self._events: list[Event] = []
         self._creating: dict[str, str] = {}
         self._removing: dict[str, str] = {}
