@@ -26,7 +26,7 @@ from aiohttp.http import RawRequestMessage
 from nsk8s.api.conversions import convert
 from nsk8s.api.kinds import Resource
 from nsk8s.api.types import Obj
-from nsk8s.apiserver import answers, resources
+from nsk8s.apiserver import answers, resources, subresources
 from nsk8s.apiserver.addressing import Filter, address
 from nsk8s.apiserver.authentication import ADMIN, User
 from nsk8s.apiserver.discovery import Discovery
@@ -85,6 +85,7 @@ class ApiServer:
         )
         self._own: dict[tuple[str, str], OwnHandler] = {("POST", "/nsk8s/v1/apply"): self._apply}
         self._handlers: dict[tuple[str, str], Handler] = {}
+        subresources.register(self)
 
     def route(self, method: str, path: str, handler: OwnHandler) -> None:
         """Serve a path that is not Kubernetes', over the unix socket only."""
@@ -93,6 +94,18 @@ class ApiServer:
     def handle(self, resource: str, subresource: str, handler: Handler) -> None:
         """Serve a subresource (``pods``, ``exec``), or all of a resource that is not stored ("")."""
         self._handlers[resource, subresource] = handler
+
+    async def perform(self, act: Callable[[], Obj], *, rehearsed: bool) -> Obj:
+        """Do a write, all of it or nothing, and make it durable; one that is `rehearsed` leaves nothing."""
+        with self._all_or_nothing():
+            found = act()
+            if too_deep(found):
+                raise ApiError(400, "BadRequest", f"the object is nested deeper than {DEPTH_LIMIT} levels")
+        if rehearsed:
+            self._store.rollback()
+        else:
+            await self._turn()
+        return found
 
     def notify(self, changes: Iterable[Change]) -> None:
         """Tell the watchers what was committed."""

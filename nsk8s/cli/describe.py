@@ -103,20 +103,38 @@ def described(client: Client, resource: Resource, obj: Obj) -> list[str]:
 
 
 def _events(client: Client, obj: Obj) -> Iterator[str]:
-    query = {"fieldSelector": f"involvedObject.uid={obj['metadata']['uid']}"}
-    items = client.get(asking("/api/v1/events", query))["items"]
+    uids = [obj["metadata"]["uid"]]
+    if obj.get("kind") == "Node":  # a kubelet knows its Node by the name only
+        uids.append(obj["metadata"]["name"])
+    items = [
+        item
+        for uid in uids
+        for item in client.get(asking("/api/v1/events", {"fieldSelector": f"involvedObject.uid={uid}"}))[
+            "items"
+        ]
+    ]
     if not items:
         yield "Events:\t<none>"
         return
     yield "Events:"
     yield "  Type\tReason\tAge\tFrom\tMessage"
     yield "  ----\t------\t----\t----\t-------"
-    for one in items:
-        seen = age(one.get("lastTimestamp") or one.get("eventTime"), datetime.now(UTC))
+    for one in sorted(items, key=_last_seen):
+        seen = age(_last_seen(one), datetime.now(UTC))
+        count = one.get("count") or (one.get("series") or {}).get("count", 1)
+        if count > 1:
+            first = age(one.get("firstTimestamp") or one.get("eventTime"), datetime.now(UTC))
+            seen = f"{seen} (x{count} over {first})"
         source = (one.get("source") or {}).get("component") or one.get("reportingComponent", "")
         yield (
             f"  {one.get('type')}\t{one.get('reason')}\t{seen}\t{source}\t{one.get('message', '').strip()}"
         )
+
+
+def _last_seen(event: Obj) -> str:
+    """When an event was seen last; a scheduler's tells it as events.k8s.io does."""
+    series = event.get("series") or {}
+    return series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime") or ""
 
 
 def _pod(_client: Client, obj: Obj) -> Iterator[str]:

@@ -133,8 +133,8 @@ class Deployments:
 
     def _current(self, key: Key, sets: Sequence[_Set]) -> _Set | None:
         """The one whose template is the Deployment's, but for the hash."""
-        template = _unhashed(self._store.find(*key)["spec"]["template"])
-        return next((s for s in sets if _unhashed(s.obj["spec"]["template"]) == template), None)
+        template = self._store.find(*key)["spec"]["template"]
+        return next((s for s in sets if _same(_unhashed(s.obj["spec"]["template"]), template)), None)
 
     def _make(self, key: Key, deployment: Deployment, sets: Sequence[_Set]) -> _Set:
         obj = self._store.find(*key)
@@ -413,12 +413,15 @@ def _sizes(deployment: Deployment) -> dict[str, str]:
 
 
 def _unhashed(template: Obj) -> Obj:
-    """What a template means: without the hash, and without what Go's encoder writes of empty fields, which
-    a client sends back (EqualIgnoreHash compares the decoded structs)."""
     meta = template.get("metadata") or {}
     labels = {k: v for k, v in (meta.get("labels") or {}).items() if k != HASH}
-    meaning: Obj = _meaning({**template, "metadata": {**meta, "labels": labels}})
-    return meaning
+    return {**template, "metadata": {**meta, "labels": labels}}
+
+
+def _same(one: Obj, other: Obj) -> bool:
+    """Whether two templates mean the same: what Go's encoder writes of empty fields, and a client sends back,
+    means nothing (EqualIgnoreHash compares the decoded structs)."""
+    return one == other or bool(_meaning(one) == _meaning(other))
 
 
 def _meaning(value: Any) -> Any:  # noqa: ANN401  # any JSON

@@ -6,10 +6,18 @@ from __future__ import annotations
 from typing import Any
 
 from nsk8s.api.types import Obj
+from nsk8s.cluster.patch import Json, json_patch, merge
 from nsk8s.cluster.registry import Registry
 from nsk8s.cluster.scheduler import assigned
+from nsk8s.cluster.strategic import strategic
+from nsk8s.cluster.structure import UNTYPED, structure_of
 from nsk8s.errors import ApiError, Problem
 
+PATCHES = (
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+)
 EPHEMERAL = "spec.ephemeralContainers"
 
 
@@ -65,6 +73,27 @@ def add_containers(registry: Registry, new: Obj) -> Obj:
         raise _invalid("Pod", old["metadata"]["name"], problems)
     completed = [before.get(c["name"]) or _defaulted(c) for c in wanted]
     return registry.store.update("pods", {**old, "spec": {**old["spec"], "ephemeralContainers": completed}})
+
+
+def patched(pod: Obj, patch: Json, media_type: str) -> Obj:
+    """`pod` as a patch of this media type wants it. Raises `ApiError` 400, 415 and 422."""
+    match media_type:
+        case "application/json-patch+json":
+            new = json_patch(pod, patch)
+        case "application/merge-patch+json":
+            new = merge(pod, patch)
+        case "application/strategic-merge-patch+json":
+            new = strategic(pod, patch, structure_of("v1", "Pod") or UNTYPED)
+        case _:
+            raise ApiError(
+                415,
+                "UnsupportedMediaType",
+                f"the body of the request was in an unknown format - accepted media types include: "
+                f"{', '.join(PATCHES)}",
+            )
+    if not isinstance(new, dict):
+        raise ApiError(400, "BadRequest", "the patch does not leave an object")
+    return new
 
 
 def resize(registry: Registry, new: Obj) -> Obj:
