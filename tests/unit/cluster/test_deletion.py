@@ -272,3 +272,13 @@ def test_a_foreign_spec_finalizer_is_removed_through_finalize() -> None:
     world.registry.finalize("lab", [])
     world.settle()
     assert world.store.get("namespaces", "", "lab") is None
+
+
+def test_an_update_of_a_namespace_leaves_its_finalizers_alone() -> None:
+    world = World()
+    namespace(world)
+    world.create(inside(config("held", finalizers=("example.com/wait",))))
+    world.registry.update({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "lab"}})
+    assert world.get("namespaces", "lab", "")["spec"]["finalizers"] == ["kubernetes"]
+    end(world)
+    assert world.store.get("namespaces", "", "lab") is not None
