@@ -8,6 +8,7 @@ upstream's pkg/probe: HTTP 200 to 399, a TCP connection, exit code 0.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 
 import h11
@@ -33,8 +34,13 @@ async def probe_network(command: RunProbe, opened: socket.socket) -> ProbeFinish
 
 async def _attempt(command: RunProbe, opened: socket.socket) -> tuple[bool, str]:
     loop = asyncio.get_running_loop()
-    await loop.sock_connect(opened, (command.ip, command.port))
     action = command.action
+    try:
+        await loop.sock_connect(opened, (command.ip, command.port))
+    except OSError as error:  # in Go's words, for these end in events
+        why = os.strerror(error.errno).lower() if error.errno else str(error)
+        asked = f"{_what(command)}: " if isinstance(action, HTTPGetAction) else ""
+        return False, f"{asked}dial tcp {command.ip}:{command.port}: connect: {why}"
     if not isinstance(action, HTTPGetAction):
         return True, ""
     headers = {
