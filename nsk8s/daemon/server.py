@@ -7,6 +7,7 @@ processes, probes) happens elsewhere and comes back as events for the next turn.
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import logging
 import os
@@ -80,10 +81,23 @@ def new_store(paths: ClusterPaths) -> Store:
     source = random.Random(uuid.uuid4().int)
     return Store(
         SqliteJournal(paths.journal),
-        uid=lambda: str(uuid.UUID(int=source.getrandbits(128), version=4)),
+        uid=lambda: _uid(source.getrandbits(128)),
         suffix=lambda: "".join(source.choices(SUFFIX_LETTERS, k=5)),
-        now=lambda: datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        now=lambda: _stamp(int(time.time())),
     )
+
+
+def _uid(bits: int) -> str:
+    """A random UUID (RFC 9562, version 4), a third as long in the making as uuid.UUID's."""
+    digits = f"{bits:032x}"
+    variant = "89ab"[bits >> 62 & 3]
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
+
+
+@functools.lru_cache(maxsize=1)
+def _stamp(second: int) -> str:
+    """A time as RFC 3339; many objects are made within the same second."""
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class Found(NamedTuple):
