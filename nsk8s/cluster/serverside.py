@@ -225,7 +225,7 @@ def _merged_items(old: list[Json], new: list[Json], structure: Structure) -> lis
 
 
 def remove(value: Json, fields: Fields, structure: Structure) -> Json:
-    """`value` without the fields and items of a set; None if nothing is left (removeItemsWithSchema)."""
+    """`value` without the fields and items of a set; null where nothing is left (removeItemsWithSchema)."""
     if type(value) is dict:
         found: Obj = {}
         for name, item in () if structure.atomic else value.items():
@@ -233,9 +233,7 @@ def remove(value: Json, fields: Fields, structure: Structure) -> Json:
             if node is None:
                 found[name] = item
             elif not fieldset.member(node):
-                left = remove(item, node, structure[name])
-                if left is not None:
-                    found[name] = left
+                found[name] = remove(item, node, structure[name])
         return found or None
     if type(value) is list:
         kept = []

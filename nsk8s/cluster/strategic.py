@@ -20,6 +20,8 @@ Json = Any
 Identity = Callable[[Json], Json]
 
 ORDER, DELETION = "$setElementOrder", "$deleteFromPrimitiveList"
+DIRECTIVES = ("$retainKeys", ORDER, DELETION)
+"""Beginnings of what a patch says that is no field; ``$patch`` is looked at wherever it stands."""
 
 _DROPPED: Json = object()
 
@@ -60,9 +62,9 @@ def strategic(target: Json, patch: Json, structure: Structure) -> Json:
 def _value(current: Json, value: Json, structure: Structure) -> Json:
     """What becomes of one field."""
     if type(value) is dict and type(current) is dict:
-        return value if structure.strategy == "replace" else strategic(current, value, structure)
+        return _clean(value) if structure.strategy == "replace" else strategic(current, value, structure)
     if type(value) is list and type(current) is list:
-        return _merged(current, value, structure) if structure.strategy == "merge" else value
+        return _merged(current, value, structure) if structure.strategy == "merge" else _clean(value)
     return _clean(value)
 
 
@@ -242,7 +244,7 @@ def three_way(
     and this does not goes, what others have added stays; of a `union` that goes too. The result of
     CreateThreeWayMergePatch and its application, in one go."""
     found = dict(current)
-    if union:
+    if union and any(value is not None for value in modified.values()):
         found = {name: value for name, value in found.items() if modified.get(name) is not None}
     for name in original:
         if name not in modified:
