@@ -62,6 +62,10 @@ Track = Callable[[Obj], list[Obj]]
 """Gives the managedFields of an object that has its defaults."""
 
 
+def _as_it_is(obj: Obj) -> Obj:
+    return obj
+
+
 class Registry:
     """Requests to the objects of one cluster."""
 
@@ -189,13 +193,15 @@ class Registry:
         view: Resource | None = None,
         *,
         manager: str = "",
+        decode: Callable[[Obj], Obj] = _as_it_is,
     ) -> Obj:
         """Change an object by an RFC 7396, RFC 6902 or strategic merge patch. With the subresource
         ``status`` only the status changes; with ``scale`` the patch is for a Scale, which is returned. The
-        patch is written for the version of `view`."""
+        patch is written for the version of `view`. What it has made goes through `decode`, which may refuse
+        it."""
         if subresource == "scale":
             structure = structure_of("autoscaling/v1", "Scale")
-            scale = _patched(self.scale(resource, namespace, name), patch, kind, structure)
+            scale = decode(_patched(self.scale(resource, namespace, name), patch, kind, structure))
             replicas = (scale.get("spec") or {}).get("replicas", 0)
             if type(replicas) is not int:
                 raise ApiError(400, "BadRequest", f"spec.replicas: an integer, not {replicas!r}")
@@ -209,14 +215,16 @@ class Registry:
         new = _patched(old, patch, kind, structure)
         if new is old:
             return stored
+        new = decode(new) if isinstance(new, dict) else new
         meta = new.get("metadata") if isinstance(new, dict) else None
         if not isinstance(meta, dict) or meta.get("name") != name:
-            given = meta.get("name", "") if isinstance(meta, dict) else ""
-            raise ApiError(
-                400,
-                "BadRequest",
-                f"the name of the object ({given}) does not match the name on the URL ({name})",
-            )
+            given = meta.get("name") if isinstance(meta, dict) else ""
+            what = f"the name of the object ({given}) does not match the name on the URL ({name})"
+            if not given:
+                what = (
+                    f"the name of the object ({name} based on URL) was undeterminable: name must be provided"
+                )
+            raise ApiError(400, "BadRequest", what)
         if meta.get("namespace", "") != namespace:
             raise ApiError(
                 400,

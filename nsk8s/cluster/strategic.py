@@ -74,7 +74,9 @@ def _clean(value: Json) -> Json:
         if "$patch" in value:
             return _DROPPED
         cleaned = (
-            (name, _clean(item)) for name, item in value.items() if item is not None and name[:1] != "$"
+            (name, _clean(item))
+            for name, item in value.items()
+            if item is not None and not name.startswith(DIRECTIVES)
         )
         return {name: item for name, item in cleaned if item is not _DROPPED}
     if type(value) is list:
