@@ -13,6 +13,7 @@ from typing import Any
 
 from nsk8s.api.types import Obj
 from nsk8s.cluster import fieldset
+from nsk8s.cluster.applicable import check
 from nsk8s.cluster.fieldset import Fields
 from nsk8s.cluster.managedfields import (
     OWNERLESS,
@@ -245,63 +246,3 @@ def remove(value: Json, fields: Fields, structure: Structure) -> Json:
                 kept.append(remove(item, node, structure.item) or {})
         return kept or None
     return value
-
-
-# --- what is applied --------------------------------------------------------------------------------
-
-
-def check(config: Obj, structure: Structure) -> None:
-    """Raises `ApiError` for lists whose items have no identity, or share one, and for undeclared fields."""
-    errors = _wrong(config, structure, "")
-    if errors:
-        meta = config.get("metadata") or {}
-        who = f"{meta.get('namespace', '')}/{meta.get('name', '')}"
-        version = str(config.get("apiVersion"))
-        kind = f"{version if '/' in version else '/' + version}, Kind={config.get('kind')}"
-        what = errors[0] if len(errors) == 1 else "errors:\n  " + "\n  ".join(errors)
-        raise ApiError(500, "", f"failed to create typed patch object ({who}; {kind}): {what}")
-
-
-def _wrong(value: Json, structure: Structure, path: str) -> list[str]:
-    found: list[str] = []
-    if type(value) is dict and not structure.atomic:
-        for name, item in value.items():
-            if structure.closed and not structure.declares(name):
-                found.append(f"{path}.{name}: field not declared in schema")
-            elif type(item) is dict or type(item) is list:
-                found += _wrong(item, structure[name], f"{path}.{name}")
-    elif type(value) is list and structure.kind != "atomic":
-        seen = set()
-        for at, item in enumerate(value):
-            said = _unlisted(item, structure)
-            if said:
-                found.append(f"{path}: element {at}: {said}")
-                continue
-            one = fieldset.element(item, structure)
-            if one in seen:
-                found.append(f"{path}: duplicate entries for key {fieldset.shown((one,))}")
-            seen.add(one)
-            if type(item) is dict:
-                found += _wrong(item, structure.item, path + fieldset.shown((one,)))
-    return found
-
-
-def _unlisted(item: Json, structure: Structure) -> str:
-    """Why an item cannot be told from the others."""
-    if structure.kind == "set":
-        if type(item) is dict:
-            return "associative list without keys has an element that's a map type"
-        if type(item) is list:
-            return "not supported: associative list with lists as elements"
-        return "associative list without keys has an element that's an explicit null" if item is None else ""
-    if item is None:
-        return "associative list with keys may not have a null element"
-    if type(item) is not dict:
-        return "associative list with keys may not have non-map elements"
-    for key in structure.item_keys:
-        if key not in item and key not in structure.defaults:
-            return (
-                f'associative list with keys has an element that omits key field "{key}" '
-                "(and doesn't have default value)"
-            )
-    return ""

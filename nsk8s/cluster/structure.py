@@ -17,6 +17,14 @@ from nsk8s.api.protobuf import standing
 Json = Any
 """Any JSON value."""
 
+TYPES = {
+    "array": "list",
+    "int-or-string": "scalar",
+    "integer": "numeric",
+    "number": "numeric",
+    "object": "map",
+}
+"""OpenAPI's types -> structured-merge-diff's."""
 RAW = "io.k8s.apimachinery.pkg.runtime.RawExtension"
 
 
@@ -98,6 +106,16 @@ class Structure(dict[str, "Structure"]):
             and schema.additional is None
             and not schema.preserve_unknown
         )
+
+    @property
+    def type(self) -> str:
+        """What its values are: ``numeric string boolean scalar list map``, or "" for anything."""
+        schema = self.schema
+        if schema is None:
+            return ""
+        if schema.type == "string":
+            return "string" if schema.format in ("", "byte") else "scalar"
+        return TYPES.get(schema.type, schema.type)
 
     @property
     def others(self) -> Structure:

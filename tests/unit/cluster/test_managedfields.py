@@ -242,6 +242,23 @@ def test_the_oldest_of_many_updaters_are_merged() -> None:
         ),
         ({"spec": {"portz": 1}}, ".spec.portz: field not declared in schema"),
         (
+            {"spec": {"priority": "high", "hostNetwork": 1, "tolerations": [{"keyz": 1}]}},
+            "errors:\n  .spec.priority: expected numeric (int or float), got string\n"
+            "  .spec.hostNetwork: expected boolean, got &{1}\n"
+            "  .spec.tolerations[0].keyz: field not declared in schema",
+        ),
+        (
+            {"spec": {"containers": [{"name": "a", "env": [{"name": "X", "value": 1}]}]}},
+            '.spec.containers[name="a"].env[name="X"].value: expected string, got '
+            "&value.valueUnstructured{Value:1}",
+        ),
+        ({"spec": {"containers": {"name": "a"}}}, ".spec.containers: expected list, got &{map[name:a]}"),
+        ({"spec": ["x"]}, ".spec: expected map, got &{[x]}"),
+        (
+            {"spec": {"containers": ["x"]}},
+            ".spec.containers: element 0: associative list with keys may not have non-map elements",
+        ),
+        (
             {"metadata": {"name": "p", "finalizers": [None]}},
             ".metadata.finalizers: element 0: associative list without keys has an element that's an "
             "explicit null",
