@@ -24,13 +24,18 @@ def shown(value: object) -> str:
     return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
 
 
-def _go_syntax(value: object) -> str:
-    """Lists and maps of texts as Go's ``%#v`` writes them, as the API server does; all else as JSON."""
+def _go_list(value: object) -> str:
+    """A list of texts as Go's ``%#v`` writes it, as the API server does; all else as JSON."""
     if value and isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
         return f"[]string{{{', '.join(map(shown, value))}}}"
-    if value and isinstance(value, dict) and all(isinstance(item, str) for item in value.values()):
-        return f"map[string]string{shown(dict(sorted(value.items())))}"
     return shown(value)
+
+
+def _go_map(value: object) -> str:
+    """The same for a map of texts."""
+    return (
+        f"map[string]string{shown(dict(sorted(value.items())))}" if isinstance(value, dict) else shown(value)
+    )
 
 
 def below(path: str, key: str) -> str:
@@ -54,7 +59,8 @@ class Findings:
 
     def invalid(self, path: str, value: object, why: str, hint: str = "") -> None:
         """A value cannot be."""
-        self.add(path, f"Invalid value: {_go_syntax(value)}: {why}", hint)
+        text = _go_map(value) if path.endswith(".labels") else _go_list(value)
+        self.add(path, f"Invalid value: {text}: {why}", hint)
 
     def duplicate(self, path: str, value: object, hint: str = "") -> None:
         """A value that must be unique is there already."""

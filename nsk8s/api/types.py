@@ -115,6 +115,20 @@ class Probe(Struct, frozen=True):
     terminationGracePeriodSeconds: int | None = None
 
 
+class VolumeMount(Struct, frozen=True):
+    name: str = ""
+    mountPath: str = ""
+
+
+class Resources(Struct, frozen=True):
+    limits: dict[str, Any] = {}
+    requests: dict[str, Any] = {}
+
+
+class Volume(Struct, frozen=True):
+    name: str = ""
+
+
 class Container(Struct, frozen=True):
     name: str = ""
     image: str = ""
@@ -127,6 +141,8 @@ class Container(Struct, frozen=True):
     livenessProbe: Probe | None = None
     startupProbe: Probe | None = None
     restartPolicy: str | None = None
+    resources: Resources = Resources()
+    volumeMounts: tuple[VolumeMount, ...] = ()
     stdin: bool = False
     tty: bool = False
 
@@ -147,6 +163,7 @@ class PodSpec(Struct, frozen=True):
     containers: tuple[Container, ...] = ()
     initContainers: tuple[Container, ...] = ()
     ephemeralContainers: tuple[Container, ...] = ()
+    volumes: tuple[Volume, ...] = ()
     nodeName: str = ""
     nodeSelector: Labels = {}
     tolerations: tuple[Toleration, ...] = ()

@@ -21,13 +21,18 @@ def _pod(obj: Obj) -> Obj:
         spec = {**spec, "containers": each(spec.get("containers"), _host_ports)}
     spec = pod_spec(spec)
     for field in ("initContainers", "containers"):
-        spec = within(spec, field, lambda c: within(c, "resources", _requests))
+        if any(type(c) is dict and c.get("resources") for c in _listed(spec.get(field))):
+            spec = within(spec, field, lambda container: within(container, "resources", _requests))
     account = spec.get("serviceAccountName") or spec.get("serviceAccount") or "default"
     more = {"enableServiceLinks": True, "serviceAccount": account, "serviceAccountName": account}
     priority = CRITICAL.get(spec.get("priorityClassName", ""))
     if priority is not None:
         more |= {"priority": priority, "preemptionPolicy": "PreemptLowerPriority"}
     return {**obj, "spec": _with_tolerations(filled(spec, more))}
+
+
+def _listed(value: object) -> list[Any]:
+    return value if type(value) is list else []
 
 
 def _with_tolerations(spec: dict[str, Any]) -> dict[str, Any]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from nsk8s.api.findings import Findings
 from nsk8s.api.rules.rule import AnyObject, Rule, frozen
 from nsk8s.api.rules.workloads import amount, selected_template, template_of
-from nsk8s.api.types import IntOrString, Labels, LabelSelector, Obj, PodTemplate, Struct
+from nsk8s.api.types import IntOrString, Labels, LabelSelector, Obj, PodTemplate, Struct, Volume
 
 STATEFUL = ("replicas", "ordinals", "template", "updateStrategy", "revisionHistoryLimit",
             "persistentVolumeClaimRetentionPolicy", "minReadySeconds")  # fmt: skip
@@ -35,6 +37,7 @@ class SetSpec(Struct, frozen=True):
     template: PodTemplate = PodTemplate()
     updateStrategy: Strategy = Strategy()
     podManagementPolicy: str = "OrderedReady"
+    volumeClaimTemplates: tuple[AnyObject, ...] = ()
     minReadySeconds: int = 0
     revisionHistoryLimit: int = 10
 
@@ -84,7 +87,16 @@ def _stateful_set(view: Set, findings: Findings) -> None:
     _counts(spec, findings)
     if spec.selector is None:
         findings.required("spec.selector")
-    selected_template(spec.selector or LabelSelector(), spec.template, "statefulset", findings)
+    selected_template(spec.selector or LabelSelector(), _with_claims(spec), "statefulset", findings)
+
+
+def _with_claims(spec: SetSpec) -> PodTemplate:
+    """The template with the volumes that its pods will have: each claim makes one, in place of the
+    template's own of that name."""
+    pods = spec.template.spec
+    claimed = [Volume(claim.metadata.name) for claim in spec.volumeClaimTemplates]
+    others = [volume for volume in pods.volumes if volume not in claimed]
+    return replace(spec.template, spec=replace(pods, volumes=(*claimed, *others)))
 
 
 def _counts(spec: SetSpec, findings: Findings) -> None:

@@ -8,6 +8,7 @@ from ipaddress import IPv4Address
 
 from nsk8s.api import names
 from nsk8s.api.findings import Findings, shown
+from nsk8s.api.quantities import QUANTITIES, quantity
 from nsk8s.api.rules.rule import AnyObject, Rule
 from nsk8s.api.types import Container, EnvVar, Obj, Pod, PodSpec, PodTemplate, Probe, Taint, Toleration
 
@@ -27,6 +28,7 @@ def pod_spec(spec: PodSpec, path: str, findings: Findings) -> None:
         findings.required(f"{path}.containers", hint="a pod has at least one container: name and image")
     taken: set[str] = set()
     host_ports: set[tuple[str, str, int]] = set()
+    volumes = _volumes(spec, path, findings)
     for field, containers in (("initContainers", spec.initContainers), ("containers", spec.containers)):
         for i, container in enumerate(containers):
             at = f"{path}.{field}[{i}]"
@@ -35,6 +37,8 @@ def pod_spec(spec: PodSpec, path: str, findings: Findings) -> None:
                 findings.duplicate(f"{at}.name", container.name, "container names are unique in a pod")
             taken.add(container.name)
             _ports(container, at, spec.hostNetwork, host_ports, findings)
+            _mounts(container, at, volumes, findings)
+            _resources(container, at, findings)
     findings.one_of(f"{path}.restartPolicy", spec.restartPolicy, ("Always", "OnFailure", "Never"))
     findings.one_of(
         f"{path}.dnsPolicy", spec.dnsPolicy, ("ClusterFirstWithHostNet", "ClusterFirst", "Default", "None")
@@ -53,6 +57,20 @@ def pod_spec(spec: PodSpec, path: str, findings: Findings) -> None:
         for j, hostname in enumerate(alias.hostnames):
             at = f"{path}.hostAliases[{i}].hostnames[{j}]"
             findings.name(at, hostname, names.subdomain(hostname))
+
+
+def _volumes(spec: PodSpec, path: str, findings: Findings) -> set[str]:
+    names_taken: set[str] = set()
+    for i, volume in enumerate(spec.volumes):
+        at = f"{path}.volumes[{i}].name"
+        if not volume.name:
+            findings.required(at)
+            continue
+        findings.name(at, volume.name, names.label(volume.name))
+        if volume.name in names_taken:
+            findings.duplicate(at, volume.name)
+        names_taken.add(volume.name)
+    return names_taken
 
 
 def ip_address(value: str, path: str, findings: Findings) -> bool:
@@ -164,6 +182,39 @@ def _ports(
         if claim in host_ports:
             findings.duplicate(f"{at}.hostPort", f"{port.protocol}/{port.hostIP}/{port.hostPort}")
         host_ports.add(claim)
+
+
+def _mounts(container: Container, path: str, volumes: set[str], findings: Findings) -> None:
+    taken: set[str] = set()
+    for i, mount in enumerate(container.volumeMounts):
+        at = f"{path}.volumeMounts[{i}]"
+        if not mount.name:
+            findings.required(f"{at}.name")
+        elif mount.name not in volumes:
+            findings.add(f"{at}.name", f"Not found: {shown(mount.name)}", "add it to the pod's volumes")
+        if not mount.mountPath:
+            findings.required(f"{at}.mountPath")
+        elif mount.mountPath in taken:
+            findings.invalid(f"{at}.mountPath", mount.mountPath, "must be unique")
+        taken.add(mount.mountPath)
+
+
+def _resources(container: Container, path: str, findings: Findings) -> None:
+    limits, requests = container.resources.limits, container.resources.requests
+    found = {}
+    for field, values in (("limits", limits), ("requests", requests)):
+        for name, value in values.items():
+            at = f"{path}.resources.{field}[{name}]"
+            amount = found[field, name] = quantity(value)
+            if amount is None:
+                findings.invalid(at, value, QUANTITIES)
+            elif amount < 0:
+                findings.invalid(at, str(value), "must be greater than or equal to 0")
+    for name, limit in limits.items():
+        most, wanted = found["limits", name], found.get(("requests", name))
+        if most is not None and wanted is not None and wanted > most:
+            why = f"must be less than or equal to {name} limit of {limit}"
+            findings.invalid(f"{path}.resources.requests", str(requests[name]), why)
 
 
 def _probe(probe: Probe, path: str, field: str, findings: Findings) -> None:

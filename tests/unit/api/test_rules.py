@@ -10,7 +10,7 @@ import pytest
 from nsk8s.api import fieldpath
 from nsk8s.api.defaults import default
 from nsk8s.api.kinds import RESOURCES
-from nsk8s.api.rules.cluster import quantity
+from nsk8s.api.quantities import quantity
 from nsk8s.api.rules.jobs import schedule
 from nsk8s.api.types import Obj
 from nsk8s.api.validation import validate, validate_update
@@ -368,6 +368,15 @@ def test_a_stateful_set_can_be_scaled_and_renewed() -> None:
     new = changed("StatefulSet", "spec.template.spec.containers[0].image", "j")
     new["spec"]["replicas"] = 5
     assert validate_update(default(valid("StatefulSet")), default(new)) == []
+
+
+def test_the_claims_of_a_stateful_set_are_volumes_of_its_pods() -> None:
+    mounts = [{"name": "data", "mountPath": "/data"}]
+    obj = changed("StatefulSet", "spec.template.spec.containers[0].volumeMounts", mounts)
+    assert [p.what for p in validate(obj)] == ['Not found: "data"']
+    obj["spec"]["volumeClaimTemplates"] = [{"metadata": {"name": "data"}}]
+    obj["spec"]["template"]["spec"]["volumes"] = [{"name": "data", "emptyDir": {}}]
+    assert validate(obj) == []
 
 
 def test_a_suspended_job_can_be_changed() -> None:
