@@ -35,6 +35,7 @@ def resources_of(crd: Obj) -> list[Resource]:
                 list_kind=names.get("listKind", ""),
                 served=bool(version.get("served")),
                 custom=True,
+                selectable=tuple(f["jsonPath"].lstrip(".") for f in version.get("selectableFields") or ()),
                 warning=_deprecation(spec, version) if version.get("deprecated") else "",
             )
         )

@@ -41,7 +41,8 @@ class Resource:
     `acts` is False for kinds that are stored, watched and deleted but change nothing in the emulated
     network. `stored_as` is the group-resource under which its objects are kept: its own name, but for views
     such as events.k8s.io. `served` is False for a version that objects are only kept in; `custom` ones
-    are of a CustomResourceDefinition. `warning` is told to everybody who asks for it."""
+    are of a CustomResourceDefinition, which names the fields they are `selectable` by. `warning` is told to
+    everybody who asks for it."""
 
     plural: str
     kind: str
@@ -58,6 +59,7 @@ class Resource:
     list_kind: str = ""
     served: bool = True
     custom: bool = False
+    selectable: tuple[str, ...] = ()
     warning: str = ""
     name: str = field(init=False)
     """The group-resource: ``pods``, ``deployments.apps``."""

@@ -260,11 +260,11 @@ def _field(obj: Obj, label: str) -> str:
     return _ABSENT.get(label, "")
 
 
-def fields(text: str, resource: str = "", selectable: tuple[str, ...] = ()) -> FieldSelector:
+def fields(text: str, resource: str = "", selectable: tuple[str, ...] | None = None) -> FieldSelector:
     """The field selector that `text` means: ``spec.nodeName=w1,status.phase!=Running``; a backslash
     escapes a comma, an equals sign or itself. With `resource` (a group-resource) given, fields that
-    Kubernetes cannot select by are refused, but for `selectable` ones (those that a
-    CustomResourceDefinition names). Raises `ApiError` 400."""
+    Kubernetes cannot select by are refused; those of a custom resource are `selectable`, because its
+    definition says so (KEP-4358). Raises `ApiError` 400."""
     terms = []
     for term in filter(None, re.findall(r"(?:\\.|[^,\\]|\\$)*", text, re.DOTALL)):
         found = re.match(r"(.*?)(!=|==|=)", term, re.DOTALL)
@@ -277,13 +277,13 @@ def fields(text: str, resource: str = "", selectable: tuple[str, ...] = ()) -> F
     return FieldSelector(tuple(terms))
 
 
-def _check_label(label: str, resource: str, selectable: tuple[str, ...]) -> None:
-    own = FIELDS.get(resource, selectable)
-    if label in ("metadata.name", "metadata.namespace") or label in own:
+def _check_label(label: str, resource: str, selectable: tuple[str, ...] | None) -> None:
+    own = FIELDS.get(resource) if selectable is None else selectable
+    if label in ("metadata.name", "metadata.namespace", *(own or ())):
         return
     if resource == "jobs.batch":
         raise _refused(f"field label {shown(label)} not supported for batchv1.Job")
-    if own:
+    if own is not None:
         raise _refused(f"field label not supported: {label}")
     raise _refused(
         f'{shown(label)} is not a known field selector: only "metadata.name", "metadata.namespace"'

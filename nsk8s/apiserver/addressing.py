@@ -82,7 +82,10 @@ class Filter:
     def of(cls, address: Address, query: Mapping[str, str]) -> Filter:
         """From ``labelSelector`` and ``fieldSelector``. Raises `ApiError` 400."""
         labels = selectors.parse(query.get("labelSelector", ""))
-        fields = selectors.fields(query.get("fieldSelector", ""), address.resource.stored_as)
+        resource = address.resource
+        known = resource.name if resource.name in selectors.FIELDS else resource.stored_as
+        own = resource.selectable if resource.custom else None
+        fields = selectors.fields(query.get("fieldSelector", ""), known, own)
         everything = address.namespace is None or not address.resource.namespaced
         if address.name or labels.requirements or fields.terms:
             everything = False

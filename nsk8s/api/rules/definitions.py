@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from nsk8s.api import jsonpath, names
@@ -11,6 +12,9 @@ from nsk8s.api.types import Obj, ObjectMeta, Struct
 
 COLUMN_TYPES = ("boolean", "date", "integer", "number", "string")
 COLUMN_FORMATS = ("byte", "date", "date-time", "double", "float", "int32", "int64", "password")
+SELECTABLE = 8
+"""The most fields that a version can be selected by."""
+_is_plain_path = re.compile(r"(\.[A-Za-z_][A-Za-z0-9_]*)+").fullmatch
 APPROVAL = "api-approved.kubernetes.io"
 """Annotation without which nobody may define kinds in a group of Kubernetes' own (KEP-1111)."""
 PROTECTED = (".k8s.io", ".kubernetes.io")
@@ -59,6 +63,12 @@ class PrinterColumn(Struct, frozen=True):
     jsonPath: str = ""
 
 
+class SelectableField(Struct, frozen=True):
+    """A field that objects can be selected by."""
+
+    jsonPath: str = ""
+
+
 class Version(Struct, frozen=True):
     """A version of the kind."""
 
@@ -70,6 +80,7 @@ class Version(Struct, frozen=True):
     schema: Validation | None = None
     subresources: Subresources | None = None
     additionalPrinterColumns: tuple[PrinterColumn, ...] = ()
+    selectableFields: tuple[SelectableField, ...] = ()
 
 
 class Conversion(Struct, frozen=True):
@@ -195,6 +206,17 @@ def _versions(versions: tuple[Version, ...], findings: Findings) -> None:
         _subresources(version.subresources or Subresources(), f"{path}.subresources", findings)
         for j, column in enumerate(version.additionalPrinterColumns):
             _column(column, f"{path}.additionalPrinterColumns[{j}]", findings)
+        if len(version.selectableFields) > SELECTABLE:
+            what = f"Too many: {len(version.selectableFields)}: must have at most {SELECTABLE} items"
+            findings.add(f"{path}.selectableFields", what)
+        for j, field in enumerate(version.selectableFields):
+            at = f"{path}.selectableFields[{j}].jsonPath"
+            if not field.jsonPath:
+                findings.required(at)
+            elif not _is_plain_path(field.jsonPath):
+                findings.invalid(
+                    at, field.jsonPath, "must be a simple path of field names, such as .spec.color"
+                )
     if sum(version.storage for version in versions) != 1:
         listed = [version.name for version in versions]
         findings.invalid("spec.versions", listed, "must have exactly one version marked as storage version")

@@ -154,3 +154,5 @@ def test_fields_of_other_kinds(resource: str, obj: dict[str, object], text: str)
 def test_fields_that_a_definition_names() -> None:
     found = selectors.fields("spec.color=red", "things.example.com", ("spec.color",))
     assert found.matches({"spec": {"color": "red"}})
+    with pytest.raises(ApiError, match=r"^field label not supported: spec\.size$"):
+        selectors.fields("spec.size=1", "things.example.com", ())

@@ -419,3 +419,16 @@ def test_a_schema_may_change(api: Served) -> None:
     versions = {"spec": {"versions": [version(schema={"openAPIV3Schema": CRON})]}}
     api.client.request("PATCH", f"{DEFINITIONS}/{NAME}", versions, content_type=MERGE)
     assert "Required value" in refused(api, "POST", CRONTABS, crontab("b")).message
+
+
+def test_custom_resources_are_selected_by_the_fields_their_definition_names(api: Served) -> None:
+    selectable = version(selectableFields=[{"jsonPath": ".spec.color"}])
+    api.client.post(DEFINITIONS, definition("crontabs", "CronTab", selectable))
+    for name, color in (("a", "red"), ("b", "blue")):
+        api.client.post(CRONTABS, crontab(name, color=color))
+    found = api.client.get(f"{CRONTABS}?fieldSelector=spec.color%3Dred")
+    assert [obj["metadata"]["name"] for obj in found["items"]] == ["a"]
+    with pytest.raises(ApiError, match=r"^field label not supported: spec\.size"):
+        api.client.get(f"{CRONTABS}?fieldSelector=spec.size%3D1")
+    found = api.client.get("/apis/events.k8s.io/v1/events?fieldSelector=regarding.name%3Dnobody")
+    assert found["items"] == []
