@@ -13,6 +13,8 @@ REASONS = {
     "Forbidden": "FieldValueForbidden",
     "Not found": "FieldValueNotFound",
     "Too long": "FieldValueTooLong",
+    "Too many": "FieldValueTooMany",
+    "Internal error": "InternalError",
 }
 """First words of a finding -> meta/v1.CauseType."""
 
