@@ -18,16 +18,16 @@ class Aggregation:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._aggregated: set[Key] = set()
+        self._aggregated: dict[Key, None] = {}  # a set would change its order from run to run
 
     def touched(self, change: Change) -> Iterable[Key]:
         """Every aggregated ClusterRole, whenever any ClusterRole changes: there are few."""
         if change.key.resource != CLUSTER_ROLES:
             return ()
         if change.type != "DELETED" and change.new.get("aggregationRule"):
-            self._aggregated.add(change.key)
+            self._aggregated[change.key] = None
         else:
-            self._aggregated.discard(change.key)
+            self._aggregated.pop(change.key, None)
         return tuple(self._aggregated)
 
     def sync(self, key: Key, now: float) -> float | None:
