@@ -147,7 +147,6 @@ def test_names_belong_to_who_came_first(api: Served) -> None:
          "boolean,date,integer,number,string"),
         ({"conversion": {"strategy": "Webhook"}},
          'spec.conversion.strategy: Unsupported value: "Webhook": supported values: "None"'),
-        ({"versions": "v1"}, "spec.versions"),
     ],
 )  # fmt: skip
 def test_what_a_definition_cannot_be(api: Served, change: Obj, wanted: str) -> None:
