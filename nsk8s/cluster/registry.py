@@ -90,12 +90,12 @@ class Registry:
         it exists."""
         resource, obj = self._taken(obj)
         obj = _placed(obj, resource)
-        revision = obj["metadata"].get("resourceVersion")
-        if revision and str(revision).isdecimal() and int(revision):
-            raise ApiError(500, "", "resourceVersion should not be set on objects to be created")
         return self._created(resource, obj, self._track(resource, None, obj, manager))
 
     def _created(self, resource: Resource, obj: Obj, track: Track | None) -> Obj:
+        revision = obj["metadata"].get("resourceVersion")
+        if revision and str(revision).isdecimal() and int(revision):
+            raise ApiError(500, "", "resourceVersion should not be set on objects to be created")
         obj = {**obj, "metadata": objectmeta.wanted(obj["metadata"])}
         meta = obj["metadata"]
         self._check_namespace(resource, meta)
