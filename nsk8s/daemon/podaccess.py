@@ -6,6 +6,7 @@ What a kubelet and the container runtime behind it do for the API server, in the
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -137,13 +138,12 @@ class KubeletServer:
                 f'"{uid}", {error}'
             ) from error
 
-    async def connect(self, address: str, port: int) -> Connection:
-        """As `PodAccess.connect`."""
+    def open_socket(self, family: int) -> socket.socket:
+        """As `PodAccess.open_socket`."""
         here = self._here()
         if here is None:
-            raise OSError("the cluster has no control-plane node")
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        return await _connect(here, family, address, port)
+            raise OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))
+        return _socket(here, family)
 
     # --- logs -----------------------------------------------------------------------------------------
 
@@ -329,16 +329,22 @@ def _stdin(run: Run) -> Sink | None:
 
 
 async def _connect(place: Inside, family: socket.AddressFamily, address: str, port: int) -> Connection:
-    """A connection from within a network namespace: a socket stays where it was made."""
-    with namespaces.inside(place.namespace("net"), "net"):
-        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    sock.setblocking(False)
+    """A connection from within a network namespace."""
+    sock = _socket(place, family)
     try:
         await asyncio.get_running_loop().sock_connect(sock, (address, port))
     except BaseException:
         sock.close()
         raise
     return Connection(sock)
+
+
+def _socket(place: Inside, family: int) -> socket.socket:
+    """A socket in a network namespace: it stays where it was made."""
+    with namespaces.inside(place.namespace("net"), "net"):
+        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    sock.setblocking(False)
+    return sock
 
 
 def _words(error: OSError) -> str:

@@ -26,8 +26,8 @@ from nsk8s.apiserver.authentication import Authenticator
 from nsk8s.apiserver.authorization import Authorizer
 from nsk8s.apiserver.reviews import Reviews
 from nsk8s.apiserver.server import ApiServer
-from nsk8s.apiserver.tokens import Tokens
 from nsk8s.apiserver.streams import handlers
+from nsk8s.apiserver.tokens import Tokens
 from nsk8s.cluster.lifecycle import (
     Command,
     CreateSandbox,
@@ -429,7 +429,7 @@ async def serve(paths: ClusterPaths, told: int) -> None:
     daemon.api.route("POST", "/nsk8s/v1/up", daemon.up)
     daemon.api.route("GET", "/nsk8s/v1/cluster", daemon.describe)
     daemon.api.route("GET", "/nsk8s/v1/target", daemon.runtime.target)
-    handlers.install(daemon.api, KubeletServer(paths, daemon.runtime, daemon.pod, daemon.here))
+    handlers.install(daemon.api, daemon.store, KubeletServer(paths, daemon.runtime, daemon.pod, daemon.here))
     if daemon.loop.topology.nodes:
         await daemon.access.open_host(daemon.loop.topology)
         daemon.adopt(await daemon.look())

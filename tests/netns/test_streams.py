@@ -37,7 +37,12 @@ PODS = [
     pod("tty", container("c", "bash", "--norc", stdin=True, tty=True)),
     pod("two", container("a", "sleep", "infinity"), container("b", image="nginx")),
     pod("clock", shell("c", "n=0; while sleep 0.2; do n=$((n+1)); echo tick $n; done")),
-    pod("echo", container("c", image="echo", ports=[{"containerPort": 7}])),
+    {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "web"},
+        "spec": {"selector": {"app": "web"}, "ports": [{"name": "http", "port": 8080, "targetPort": 80}]},
+    },
 ]
 LARGE = 100_000_000
 
@@ -293,3 +298,25 @@ def test_a_port_that_nobody_listens_on(kubectl: Kubectl) -> None:
             rb"failed to connect to localhost:8099 inside namespace .*connect: connection refused",
             process.stderr.readline(),
         )
+
+
+# --- proxies --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["pods/web", "pods/http:web:80", "services/web:http", "services/web:8080"])
+def test_a_proxy_passes_requests_on(kubectl: Kubectl, name: str) -> None:
+    assert "pod web" in kubectl("get", "--raw", f"/api/v1/namespaces/default/{name}/proxy/")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("pods/web:81", "error trying to reach service: dial tcp 10.244."),
+        ("pods/nobody", 'pods "nobody" not found'),
+        ("services/web", 'no endpoints available for service "web"'),
+        ("services/web:81", 'no service port 81 found for service "web"'),
+        ("services/a:b:c:d", 'invalid service request "a:b:c:d"'),
+    ],
+)
+def test_what_a_proxy_cannot_reach(kubectl: Kubectl, name: str, said: str) -> None:
+    assert said in kubectl.fails("get", "--raw", f"/api/v1/namespaces/default/{name}/proxy/")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -117,8 +118,8 @@ class PodAccess(Protocol):
     async def dial(self, namespace: str, pod: str, port: int) -> Socket:
         """A connection to a port on the pod's own localhost. Raises `NsK8sError` in a kubelet's words."""
 
-    async def connect(self, address: str, port: int) -> Socket:
-        """A connection from where the API server stands. Raises OSError."""
+    def open_socket(self, family: int) -> socket.socket:
+        """A TCP socket that stands where the API server does. Raises OSError."""
 
     def logs(self, namespace: str, pod: str, options: LogOptions) -> AsyncIterator[bytes]:
         """What a container has written. Raises at once, if at all."""

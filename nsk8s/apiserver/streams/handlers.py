@@ -15,7 +15,9 @@ from nsk8s.apiserver.request import Request
 from nsk8s.apiserver.server import ApiServer
 from nsk8s.apiserver.streams import portforward, session
 from nsk8s.apiserver.streams.access import LogOptions, NotRunning, PodAccess
+from nsk8s.apiserver.streams.proxy import Proxy
 from nsk8s.apiserver.streams.session import Options
+from nsk8s.cluster.store import Store
 from nsk8s.errors import ApiError
 
 SESSION_LIMIT = 256
@@ -24,8 +26,11 @@ SESSION_LIMIT = 256
 Handler = Callable[[Request], Awaitable[web.StreamResponse]]
 
 
-def install(server: ApiServer, access: PodAccess) -> None:
+def install(server: ApiServer, store: Store, access: PodAccess) -> None:
     """Have the server serve them."""
+    proxy = Proxy(store, access.open_socket)
+    server.handle("pods", "proxy", proxy.pod)
+    server.handle("services", "proxy", proxy.service)
     streams = Streams(access)
     server.handle("pods", "exec", streams.exec)
     server.handle("pods", "attach", streams.attach)

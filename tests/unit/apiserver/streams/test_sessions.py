@@ -102,8 +102,8 @@ class Pods:
     async def dial(self, namespace: str, pod: str, port: int) -> Socket:
         raise NsK8sError("refused")
 
-    async def connect(self, address: str, port: int) -> Socket:
-        raise ConnectionRefusedError
+    def open_socket(self, family: int) -> socket.socket:
+        return socket.socket(family)
 
     async def logs(self, namespace: str, pod: str, options: LogOptions) -> AsyncIterator[bytes]:
         yield b"said\n"
@@ -115,7 +115,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, Po
     patch.setenv("NSK8S_STATE", os.fspath(tmp_path_factory.mktemp("s")))
     with served(ClusterPaths("t")) as found:
         pods = Pods()
-        found.loop.call_soon_threadsafe(handlers.install, found.server, pods)
+        found.loop.call_soon_threadsafe(handlers.install, found.server, found.world.store, pods)
         yield found, pods
     patch.undo()
 
