@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import http.client
 import os
+import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 import msgspec
@@ -43,12 +44,14 @@ class Client:
 
     Every method raises `ApiError` for what the server refuses, `ClusterGone` when nobody answers or the
     server goes away while it does, `HostError` when the socket is not ours to open, `Timeout` when a
-    request stays unanswered.
+    request stays unanswered. `warn` is told each ``Warning`` header's text (RFC 9111), once.
     """
 
-    def __init__(self, paths: ClusterPaths) -> None:
+    def __init__(self, paths: ClusterPaths, warn: Callable[[str], None] | None = None) -> None:
         self._paths = paths
         self._connection: _UnixConnection | None = None
+        self._warn = warn
+        self._warned: set[str] = set()
 
     def close(self) -> None:
         """Let go of the connection; the next request makes another."""
@@ -108,9 +111,18 @@ class Client:
             connection.close()
             raise
         self._connection = connection  # it is whole, and may be used again
+        self._pass_on(answer.headers.get_all("Warning") or ())
         if answer.status >= 400:
             raise _error(found)
         return found
+
+    def _pass_on(self, warnings: Iterable[str]) -> None:
+        for header in warnings:
+            found = re.fullmatch(r'\d{3} \S+ "(.*)"', header)
+            text = re.sub(r"\\(.)", r"\1", found[1]) if found else header
+            if self._warn is not None and text not in self._warned:
+                self._warned.add(text)
+                self._warn(text)
 
     def read(self, path: str) -> Iterator[bytes]:
         """An answer that is no JSON, as it comes."""

@@ -14,6 +14,10 @@ def pod(obj: Obj) -> Iterator[str]:
     """The lines about a pod, without its events."""
     meta, spec, status = obj["metadata"], obj["spec"], obj.get("status") or {}
     yield from head(obj)
+    if spec.get("priority") is not None:
+        yield f"Priority:\t{spec['priority']}"
+    if spec.get("priorityClassName"):
+        yield f"Priority Class Name:\t{spec['priorityClassName']}"
     if spec.get("serviceAccountName"):
         yield f"Service Account:\t{spec['serviceAccountName']}"
     node = spec.get("nodeName")
@@ -30,9 +34,8 @@ def pod(obj: Obj) -> Iterator[str]:
         yield f"Status:\t{phase}"
     if status.get("reason"):
         yield f"Reason:\t{status['reason']}"
-    why = status.get("message") or _hindrance(status)
-    if why:
-        yield f"Message:\t{why}"
+    if status.get("message"):
+        yield f"Message:\t{status['message']}"
     yield f"IP:\t{status.get('podIP', '')}"
     addresses = status.get("podIPs") or ()
     yield "IPs:" if addresses else "IPs:\t<none>"
@@ -51,14 +54,6 @@ def pod(obj: Obj) -> Iterator[str]:
     yield f"QoS Class:\t{quality(spec)}"
     yield from pairs("Node-Selectors", spec.get("nodeSelector"))
     yield from several("Tolerations", _tolerations(spec))
-
-
-def _hindrance(status: Obj) -> str:
-    """Why a condition does not hold, which a real cluster tells in an event."""
-    for one in status.get("conditions") or ():
-        if one["status"] == "False" and one.get("message"):
-            return f"{one.get('reason') or one['type']}: {one['message']}"
-    return ""
 
 
 def template(template: Obj) -> Iterator[str]:

@@ -100,6 +100,6 @@ def connect(cluster: ClusterPaths) -> Client:
     from nsk8s.daemon import launch
 
     launch.ensure(cluster)
-    client = Client(cluster)
+    client = Client(cluster, warn=lambda text: click.echo(f"Warning: {text}", err=True))
     click.get_current_context().call_on_close(client.close)
     return client

@@ -132,6 +132,10 @@ def _set(found: Served) -> None:
     for one in found.world.active():
         if one.metadata.name.startswith(("web-", "many")) and one.spec.nodeName:
             found.world.status(one, ready=True)
+    found.world.settle()
+    for event in found.world.store.list("events"):  # kubectl's clock runs on: what is told, and not when
+        untimed = {**event, "eventTime": None, "firstTimestamp": None, "lastTimestamp": None}
+        found.world.store.update("events", untimed)
 
 
 def blocks(name: str) -> list[tuple[str, Told]]:
