@@ -166,17 +166,19 @@ class OnePod(Pods):
 
 def test_the_streams_are_counted_not_believed(standing: Served) -> None:
     pods = OnePod()
-    standing.loop.call_soon_threadsafe(handlers.install, standing.server, pods)
+    standing.loop.call_soon_threadsafe(handlers.install, standing.server, standing.world.store, pods)
     with socket.socket(socket.AF_UNIX) as wire:
         wire.settimeout(DEADLINE)
         wire.connect(os.fspath(standing.paths.socket))
-        wire.sendall(EXEC)
-        answer = b""
+        head, end, frames = EXEC.partition(b"\r\n\r\n")
+        wire.sendall(head + end)
+        answer = wire.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 101 ")
+        wire.sendall(frames)
         while b"out\n" not in answer or b'"ExitCode"' not in answer:
             piece = wire.recv(65536)
             assert piece, answer
             answer += piece
-    assert answer.startswith(b"HTTP/1.1 101 ")
     assert pods.asked == [(["sh", "-c", "echo out; echo err >&2; exit 3"], False, True)]
 
 
