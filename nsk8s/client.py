@@ -184,7 +184,7 @@ def mapped(paths: ClusterPaths, what: str) -> Iterator[None]:
 def _send(
     connection: _UnixConnection, method: str, path: str, body: object, accept: str, content_type: str
 ) -> http.client.HTTPResponse:
-    headers = {"Accept": accept}
+    headers = {"Accept": accept, "User-Agent": "nsk8s"}
     data = None
     if body is not None:
         data = msgspec.json.encode(body)

@@ -61,6 +61,8 @@ def test_a_rehearsed_apply_leaves_nothing(api: Served) -> None:
 def test_writers_are_known_by_their_manager_or_agent(api: Served) -> None:
     made = api.client.post("/api/v1/namespaces/default/configmaps?fieldManager=me", config_map(a="1"))
     assert managers(made) == {("me", "Update")}
+    labelled = api.client.request("PATCH", MAP, {"metadata": {"labels": {"a": "b"}}}, content_type=MERGE)
+    assert managers(labelled) == {("me", "Update"), ("nsk8s", "Update")}
     path = f"{MAP}?fieldManager=you"
     changed = api.client.request("PATCH", path, {"data": {"a": "2"}}, content_type=MERGE)
     assert ("you", "Update") in managers(changed)
