@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from nsk8s.api import strict
+from nsk8s.api import protobuf, strict
 from nsk8s.api.openapi import Schema, schema_of
 from nsk8s.api.types import Obj
 from nsk8s.apiserver.addressing import Address
@@ -17,7 +17,7 @@ from nsk8s.cluster.registry import Registry
 
 class Fields:
     """The fields that a request's objects may have. `warnings` gets what is dropped. `raw` is the body as
-    it came, if it was JSON: it alone knows of fields given twice."""
+    it came, if it was text: it alone knows of fields given twice."""
 
     def __init__(self, schema: Schema | None, mode: str, raw: bytes, warnings: list[str]) -> None:
         self._schema = schema
@@ -30,7 +30,8 @@ class Fields:
         cls, registry: Registry, where: Address, query: Mapping[str, str], raw: bytes, warnings: list[str]
     ) -> Fields:
         """Those of the objects at `where`, judged as ``fieldValidation`` says."""
-        return cls(_schema(registry, where), query.get("fieldValidation", ""), raw, warnings)
+        text = b"" if raw.startswith(protobuf.MAGIC) else raw
+        return cls(_schema(registry, where), query.get("fieldValidation", ""), text, warnings)
 
     def given(self, body: Obj) -> Obj:
         """An object that a client sent. Raises `ApiError` 400, and 422 for an unknown mode."""

@@ -15,6 +15,7 @@ import msgspec
 from aiohttp import web
 
 from nsk8s.api import protobuf
+from nsk8s.api.strict import read_yaml
 from nsk8s.api.types import Obj
 from nsk8s.apiserver.addressing import Address, truth
 from nsk8s.apiserver.authentication import User
@@ -87,7 +88,12 @@ def decoded(raw: bytes, content_type: str) -> Any:  # noqa: ANN401  # any JSON
         )
     body: Any
     try:
-        body = protobuf.decode(raw) if content_type == PROTOBUF else msgspec.json.decode(raw)
+        if content_type == PROTOBUF:
+            body = protobuf.decode(raw)
+        elif content_type.endswith("yaml") and raw.lstrip()[:1] not in (b"{", b"["):
+            body = read_yaml(raw)[0]
+        else:
+            body = msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ApiError(400, "BadRequest", f"the request's body is not JSON: {error}") from error
     except RecursionError:

@@ -17,7 +17,8 @@ import msgspec
 from nsk8s.api.conversions import convert
 from nsk8s.api.findings import Findings
 from nsk8s.api.types import Obj
-from nsk8s.apiserver.addressing import Address, Filter, number, truth
+from nsk8s.apiserver.addressing import Address, Filter, number
+from nsk8s.apiserver.fields import Fields
 from nsk8s.apiserver.request import mapping
 from nsk8s.apiserver.status import success
 from nsk8s.cluster.deletion import Propagation
@@ -125,61 +126,78 @@ def listing(address: Address, objects: list[Obj], revision: str) -> Obj:
     }
 
 
-def create(registry: Registry, address: Address, body: Obj, manager: str) -> Obj:
-    """POST by the field manager `manager`."""
-    if address.name or (address.namespace is None and address.resource.namespaced):
-        raise _no_method(address)
-    return registry.create(_fitting(registry, address, body), manager=manager)
+@dataclass(frozen=True, slots=True)
+class Write:
+    """A write by the field manager `manager`; `fields` judges what it may contain."""
 
+    registry: Registry
+    address: Address
+    manager: str
+    fields: Fields
 
-def replace(registry: Registry, address: Address, body: Obj, manager: str) -> Obj:
-    """PUT, of the object, its status or its scale."""
-    if not address.name:
-        raise _no_method(address)
-    match address.subresource:
-        case "" | "status" as part:
-            fitting = _fitting(registry, address, body)
-            return registry.update(fitting, manager=manager, subresource=part)
-        case "scale":
-            spec = body.get("spec")
-            replicas = spec.get("replicas", 0) if isinstance(spec, dict) else 0
-            if type(replicas) is not int:
-                raise ApiError(400, "BadRequest", f"spec.replicas: an integer, not {replicas!r}")
-            where = (address.resource.stored_as, address.namespace or "", address.name)
-            return registry.scale(*where, replicas, manager=manager)
-    raise _no_method(address)
-
-
-def change(
-    registry: Registry,
-    address: Address,
-    body: Any,  # noqa: ANN401  # JSON
-    kind: str,
-    query: Mapping[str, str],
-    manager: str,
-) -> tuple[Obj, int]:
-    """PATCH of the media type `kind`; the object, and the HTTP status (201 if an apply has made it)."""
-    where = (address.resource.stored_as, address.namespace or "", address.name)
-    if not address.name:
-        raise _no_method(address)
-    part = address.subresource
-    if part not in ("", "status", "scale"):
-        raise _no_method(address)
-    if kind in APPLY_PATCHES:
-        if part == "scale":
+    def create(self, body: Obj) -> Obj:
+        """POST."""
+        address = self.address
+        if address.name or (address.namespace is None and address.resource.namespaced):
             raise _no_method(address)
-        config = _fitting(registry, address, mapping(body))
-        force = truth(query, "force")
-        found, new = registry.apply_patch(*where, config, part, manager=manager, force=force)  # type: ignore[arg-type]  # what was just compared
-        return found, 201 if new else 200
-    if kind not in PATCHES:
-        raise ApiError(
-            415,
-            "UnsupportedMediaType",
-            f"the body of the request was in an unknown format - accepted media types include: "
-            f"{', '.join([*PATCHES, *sorted(APPLY_PATCHES)])}",
+        return self.registry.create(self._given(body), manager=self.manager)
+
+    def replace(self, body: Obj) -> Obj:
+        """PUT, of the object, its status or its scale."""
+        match self.address.subresource:
+            case "" | "status" as part if self.address.name:
+                return self.registry.update(self._given(body), manager=self.manager, subresource=part)
+            case "scale":
+                spec = self.fields.given(body).get("spec")
+                replicas = spec.get("replicas", 0) if isinstance(spec, dict) else 0
+                if type(replicas) is not int:
+                    raise ApiError(400, "BadRequest", f"spec.replicas: an integer, not {replicas!r}")
+                return self.registry.scale(*self._where, replicas, manager=self.manager)
+        raise _no_method(self.address)
+
+    def change(self, body: Any, kind: str, *, force: bool) -> tuple[Obj, int]:  # noqa: ANN401  # JSON
+        """PATCH of the media type `kind`; the object, and the HTTP status (201 if an apply has made it)."""
+        part = self.address.subresource
+        if not self.address.name or part not in ("", "status", "scale"):
+            raise _no_method(self.address)
+        if kind in APPLY_PATCHES:
+            if part == "scale":
+                raise _no_method(self.address)
+            # What it may contain is judged by server-side apply itself, in words of its own.
+            config = _fitting(self.registry, self.address, mapping(body))
+            found, new = self.registry.apply_patch(
+                *self._where,
+                config,
+                part,  # type: ignore[arg-type]  # what was just compared
+                manager=self.manager,
+                force=force,
+            )
+            return found, 201 if new else 200
+        if kind not in PATCHES:
+            raise ApiError(
+                415,
+                "UnsupportedMediaType",
+                f"the body of the request was in an unknown format - accepted media types include: "
+                f"{', '.join([*PATCHES, *sorted(APPLY_PATCHES)])}",
+            )
+        found = self.registry.patch(
+            *self._where,
+            body,
+            PATCHES[kind],  # type: ignore[arg-type]  # its values are those
+            part,  # type: ignore[arg-type]  # what was just compared
+            self.address.resource,
+            manager=self.manager,
+            decode=lambda made: self.fields.made(made, body, PATCHES[kind]),
         )
-    return registry.patch(*where, body, PATCHES[kind], part, address.resource, manager=manager), 200  # type: ignore[arg-type]  # values of PATCHES, and what was just compared
+        return found, 200
+
+    @property
+    def _where(self) -> tuple[str, str, str]:
+        return self.address.resource.stored_as, self.address.namespace or "", self.address.name
+
+    def _given(self, body: Obj) -> Obj:
+        """A body that fits its path, and has the fields that it may have."""
+        return self.fields.given(_fitting(self.registry, self.address, body))
 
 
 def manager_of(query: Mapping[str, str], agent: str, method: str, kind: str) -> str:

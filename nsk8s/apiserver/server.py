@@ -27,9 +27,10 @@ from nsk8s.api.conversions import convert
 from nsk8s.api.kinds import Resource
 from nsk8s.api.types import Obj
 from nsk8s.apiserver import answers, resources, subresources
-from nsk8s.apiserver.addressing import Filter, address
+from nsk8s.apiserver.addressing import Filter, address, truth
 from nsk8s.apiserver.authentication import ADMIN, User
 from nsk8s.apiserver.discovery import Discovery
+from nsk8s.apiserver.fields import Fields
 from nsk8s.apiserver.forms import Form, form_of
 from nsk8s.apiserver.openapi import OpenApi
 from nsk8s.apiserver.printers import custom, printer_for
@@ -229,19 +230,21 @@ class ApiServer:
         assert where is not None
         form = self._form(request, where.resource)
         body = await request.body()
+        fields = Fields.of(self.registry, where, query, await request.http.read(), request.warnings)
         rehearsed = resources.rehearsed(query, body, method)
         look = self.granting(request)
         kind = request.http.headers.get("Content-Type", "").partition(";")[0]
         manager = resources.manager_of(query, request.http.headers.get("User-Agent", ""), method, kind)
+        write = resources.Write(self.registry, where, manager, fields)
         code = 200
         with self._all_or_nothing():
             match method:
                 case "POST":
-                    found, code = resources.create(self.registry, where, mapping(body), manager), 201
+                    found, code = write.create(mapping(body)), 201
                 case "PUT":
-                    found = resources.replace(self.registry, where, mapping(body), manager)
+                    found = write.replace(mapping(body))
                 case "PATCH":
-                    found, code = resources.change(self.registry, where, body, kind, query, manager)
+                    found, code = write.change(body, kind, force=truth(query, "force"))
                 case "DELETE":
                     options = resources.DeleteOptions.of(query, mapping(body))
                     if where.name:
