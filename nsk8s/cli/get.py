@@ -34,6 +34,13 @@ class Look:
     output: str | None
     headers: bool
     labels: bool
+    managers: bool = False
+
+    def shown(self, obj: Obj) -> Obj:
+        """An object without its managedFields, which nobody reads unless asked for."""
+        if self.managers or "managedFields" not in obj["metadata"]:
+            return obj
+        return {**obj, "metadata": {k: v for k, v in obj["metadata"].items() if k != "managedFields"}}
 
     def print(
         self,
@@ -72,6 +79,7 @@ class Look:
 @click.option("--ignore-not-found", is_flag=True, help="No error for a named object that does not exist.")
 @click.option("--no-headers", is_flag=True, help="Rows only.")
 @click.option("--show-labels", is_flag=True, help="Labels as the last column.")
+@click.option("--show-managed-fields", is_flag=True, help="Keep managedFields in JSON and YAML.")
 @cluster_option
 def get(
     cluster: ClusterPaths,
@@ -85,6 +93,7 @@ def get(
     ignore_not_found: bool,
     no_headers: bool,
     show_labels: bool,
+    show_managed_fields: bool,
 ) -> int:
     """Show objects. TYPE is one or several of kubectl's types (pods, svc, deploy, ...), or `all`.
 
@@ -100,7 +109,9 @@ def get(
         raise UsageError("a resource cannot be retrieved by name across all namespaces")
     given = {"labelSelector": selector, "fieldSelector": field_selector}
     query = {key: value for key, value in given.items() if value}
-    look = Look(None if all_namespaces else namespace, query, output, not no_headers, show_labels)
+    look = Look(
+        None if all_namespaces else namespace, query, output, not no_headers, show_labels, show_managed_fields
+    )
     client = connect(cluster)
     if watch:
         if len(wanted) != 1 or len(wanted[0].names) > 1:
@@ -158,10 +169,10 @@ def _objects(client: Client, wanted: list[Target], look: Look, failures: Failure
 
 def _found(client: Client, resource: Resource, name: str, look: Look) -> Iterator[Obj]:
     if name:
-        yield client.get(path(resource, look.where, name))
+        yield look.shown(client.get(path(resource, look.where, name)))
         return
     for item in client.get(asking(path(resource, look.where), look.query))["items"]:
-        yield {"apiVersion": resource.api_version, "kind": resource.kind, **item}
+        yield look.shown({"apiVersion": resource.api_version, "kind": resource.kind, **item})
 
 
 def _watch(client: Client, target: Target, look: Look) -> None:
@@ -194,6 +205,7 @@ class Documents:
     """Whole objects, one document each."""
 
     def __init__(self, look: Look, resource: Resource) -> None:
+        self._look = look
         self._form = str(look.output)
         self._head = {"apiVersion": resource.api_version, "kind": resource.kind}
         self._begun = False
@@ -202,7 +214,7 @@ class Documents:
         """Print one."""
         divider = "---\n" if self._begun and self._form == "yaml" else ""
         self._begun = True
-        click.echo(divider + dump({**self._head, **obj}, self._form), nl=False)
+        click.echo(divider + dump(self._look.shown({**self._head, **obj}), self._form), nl=False)
 
 
 class Rows:
