@@ -25,9 +25,12 @@ encode = msgspec.json.encode
 
 
 class Form(Protocol):
-    """One way to show the objects of a resource. Forms with the same `key` show the same."""
+    """One way to show the objects of a resource, which makes them objects of a `kind` in `api_version`.
+    Forms with the same `key` show the same."""
 
     key: Hashable
+    kind: str
+    api_version: str
 
     def one(self, obj: Obj) -> bytes:
         """An object."""
@@ -47,7 +50,9 @@ class Whole:
 
     def __init__(self, resource: Resource, encoded: Encoded) -> None:
         self.key: Hashable = resource.api_version
-        self._resource = resource
+        self.kind = resource.kind
+        self.api_version = resource.api_version
+        self._list_kind = resource.list_kind
         self._encoded = encoded
 
     def one(self, obj: Obj) -> bytes:
@@ -56,9 +61,7 @@ class Whole:
 
     def many(self, objects: Sequence[Obj], meta: Obj) -> bytes:
         """A List."""
-        return listing(
-            self._resource.list_kind, self._resource.api_version, meta, map(self._encoded, objects)
-        )
+        return listing(self._list_kind, self.api_version, meta, map(self._encoded, objects))
 
     def event(self, kind: str, obj: Obj) -> bytes:
         """A watch event."""
@@ -72,19 +75,19 @@ class Whole:
 class Partial:
     """`meta.k8s.io` PartialObjectMetadata: metadata only."""
 
+    kind = "PartialObjectMetadata"
+
     def __init__(self, version: str) -> None:
         self.key: Hashable = ("partial", version)
-        self._version = f"meta.k8s.io/{version}"
+        self.api_version = f"meta.k8s.io/{version}"
 
     def one(self, obj: Obj) -> bytes:
         """The metadata."""
-        return encode(
-            {"kind": "PartialObjectMetadata", "apiVersion": self._version, "metadata": obj["metadata"]}
-        )
+        return encode({"kind": self.kind, "apiVersion": self.api_version, "metadata": obj["metadata"]})
 
     def many(self, objects: Sequence[Obj], meta: Obj) -> bytes:
         """A PartialObjectMetadataList."""
-        return listing("PartialObjectMetadataList", self._version, meta, map(self.one, objects))
+        return listing("PartialObjectMetadataList", self.api_version, meta, map(self.one, objects))
 
     def event(self, kind: str, obj: Obj) -> bytes:
         """A watch event."""
@@ -99,12 +102,15 @@ class Table:
     """`meta.k8s.io` Table: the columns that kubectl prints. `include` says what stands beside the cells:
     ``Metadata`` (as usual), ``Object`` or ``None``."""
 
+    kind = "Table"
+
     def __init__(self, version: str, include: str, printer: Printer) -> None:
         if include not in ("", "Metadata", "Object", "None"):
             raise ApiError(
                 400, "BadRequest", f'includeObject: "{include}" is none of "None", "Metadata", "Object"'
             )
         self.key: Hashable = ("table", version, include)
+        self.api_version = f"meta.k8s.io/{version}"
         self._version = version
         self._include = cast("tables.Include", include or "Metadata")
         self._printer = printer
@@ -133,8 +139,8 @@ class Table:
 
     def _table(self, objects: Sequence[Obj], meta: Obj, printer: Printer) -> Obj:
         return {
-            "kind": "Table",
-            "apiVersion": f"meta.k8s.io/{self._version}",
+            "kind": self.kind,
+            "apiVersion": self.api_version,
             "metadata": meta,
             "columnDefinitions": tables.columns(printer),
             "rows": tables.rows(printer, objects, tables.now(), self._include, self._version),

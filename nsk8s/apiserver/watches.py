@@ -24,7 +24,7 @@ async def watch(
 ) -> web.StreamResponse:
     """Serve a watch, from a revision on or (without one) from what there is now; with
     ``sendInitialEvents`` as a streaming list (KEP-3157)."""
-    query, resource, http = request.query, about.address.resource, request.http
+    query, http = request.query, request.http
     seconds = number(query, "timeoutSeconds", 0)
     marks = truth(query, "allowWatchBookmarks")
     streaming = _streaming(request)
@@ -51,7 +51,7 @@ async def watch(
     if begin:
         begin[0] = form.head(begin[0])
     if streaming:
-        begin.append(bookmark(resource, store.revision, initial_end=True))
+        begin.append(bookmark(form, store.revision, initial_end=True))
     with watchers.following(watcher):
         await answer.prepare(http)
         await answer.write(b"".join(begin))
@@ -62,14 +62,14 @@ async def watch(
                         async with asyncio.timeout(BOOKMARK_INTERVAL if marks else None):
                             lines = await watcher.told()
                     except TimeoutError:
-                        await answer.write(bookmark(resource, store.revision))
+                        await answer.write(bookmark(form, store.revision))
                         continue
                     if not headed:
                         lines[0], headed = form.head(lines[0]), True
                     await answer.write(b"".join(lines))
         except TimeoutError:
             if marks:
-                await answer.write(bookmark(resource, store.revision))
+                await answer.write(bookmark(form, store.revision))
     return answer
 
 

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 
 import msgspec
 
-from nsk8s.api.kinds import Resource
 from nsk8s.api.types import Obj
 from nsk8s.apiserver.addressing import Filter
 from nsk8s.apiserver.forms import Form
@@ -118,21 +117,13 @@ def line(kind: str, obj: Obj) -> bytes:
     return msgspec.json.encode({"type": kind, "object": obj}) + b"\n"
 
 
-def bookmark(resource: Resource, revision: int, *, initial_end: bool = False) -> bytes:
+def bookmark(form: Form, revision: int, *, initial_end: bool = False) -> bytes:
     """A BOOKMARK event: nothing but a resourceVersion. With `initial_end` it says that the initial events
-    of a streaming list are complete (KEP-3157), and how an empty list of the kind looks."""
+    of a streaming list are complete (KEP-3157), and how an empty list looks in this form."""
     meta: Obj = {"resourceVersion": str(revision), "creationTimestamp": None}
     if initial_end:
-        empty = {
-            "kind": resource.list_kind,
-            "apiVersion": resource.api_version,
-            "metadata": {},
-            "items": [],
-        }
         meta["annotations"] = {
             "k8s.io/initial-events-end": "true",
-            "kubernetes.io/initial-events-list-blueprint": base64.b64encode(
-                msgspec.json.encode(empty)
-            ).decode(),
+            "kubernetes.io/initial-events-list-blueprint": base64.b64encode(form.many((), {})).decode(),
         }
-    return line("BOOKMARK", {"kind": resource.kind, "apiVersion": resource.api_version, "metadata": meta})
+    return line("BOOKMARK", {"kind": form.kind, "apiVersion": form.api_version, "metadata": meta})

@@ -108,6 +108,20 @@ def test_a_streaming_list_says_where_the_list_ends(api: Served) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(("shape", "listed"), [("PartialObjectMetadata", "items"), ("Table", "rows")])
+def test_the_end_of_a_streaming_list_has_its_form(api: Served, shape: str, listed: str) -> None:
+    """A metadata client has no Pods, not even an empty one in a bookmark."""
+    query = "watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true"
+    with watching_now(api, query, f"application/json;as={shape};v=v1;g=meta.k8s.io") as events:
+        end = next(events)
+    assert (end["type"], end["object"]["kind"]) == ("BOOKMARK", shape)
+    assert end["object"]["apiVersion"] == "meta.k8s.io/v1"
+    notes = end["object"]["metadata"]["annotations"]
+    empty = json.loads(base64.b64decode(notes["kubernetes.io/initial-events-list-blueprint"]))
+    assert empty["kind"] == ("Table" if shape == "Table" else f"{shape}List")
+    assert empty[listed] == []
+
+
 @pytest.mark.parametrize(
     "query",
     [
