@@ -52,18 +52,8 @@ def table_lines(
         yield "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip()
 
 
-def _unmanaged(obj: Obj) -> Obj:
-    if obj.get("kind") == "List" and "items" in obj:
-        return {**obj, "items": [_unmanaged(item) for item in obj["items"]]}
-    if "managedFields" not in (obj.get("metadata") or {}):
-        return obj
-    return {**obj, "metadata": {k: v for k, v in obj["metadata"].items() if k != "managedFields"}}
-
-
 def dump(obj: Obj, form: str) -> str:
-    """An object, or a List of them, as ``json`` (four spaces) or ``yaml``, as kubectl prints it: without
-    managedFields."""
-    obj = _unmanaged(obj)
+    """An object as ``json`` (four spaces) or ``yaml``, as kubectl prints it."""
     if form == "json":
         import json
 
