@@ -137,12 +137,15 @@ class Nodes:
             + list(before.values()),  # what others say of the node stays theirs
             "nodeInfo": {
                 "architecture": "amd64",
+                "bootID": "",
                 "containerRuntimeVersion": "nsk8s",
                 "kernelVersion": "",
                 "kubeProxyVersion": "",
                 "kubeletVersion": KUBELET_VERSION,
+                "machineID": "",
                 "operatingSystem": "linux",
                 "osImage": "nsk8s",
+                "systemUUID": "",
                 **{field: value for field, value in self._system.items() if field not in CAPACITY},
             },
         }

@@ -24,20 +24,23 @@ def system() -> Mapping[str, str]:
     except OSError:
         image = machine.sysname
     disk = os.statvfs("/")
+    identity = _read("/etc/machine-id")
     return {
         "architecture": ARCHITECTURES.get(machine.machine, machine.machine),
-        "bootID": _boot_id(),
+        "bootID": _read("/proc/sys/kernel/random/boot_id"),
         "containerRuntimeVersion": f"nsk8s://{__version__}",
         "kernelVersion": machine.release,
+        "machineID": identity,
         "osImage": image,
+        "systemUUID": _read("/sys/class/dmi/id/product_uuid") or identity,
         "cpu": str(os.cpu_count() or 1),
         "ephemeral-storage": f"{disk.f_blocks * disk.f_frsize // 1024}Ki",
         "memory": f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') // 1024}Ki",
     }
 
 
-def _boot_id() -> str:
+def _read(file: str) -> str:
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return Path(file).read_text().strip()
     except OSError:
         return ""

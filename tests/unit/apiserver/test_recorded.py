@@ -24,6 +24,7 @@ from nsk8s.apiserver.streams import handlers
 from nsk8s.apiserver.streams.access import Process
 from nsk8s.apiserver.streams.spdy import Opened, Spdy
 from nsk8s.paths import ClusterPaths
+from tests.conformity import faults
 from tests.unit.apiserver.served import DEADLINE, Served, served
 from tests.unit.apiserver.streams.test_sessions import Pods
 from tests.unit.cluster.worlds import service
@@ -83,6 +84,7 @@ def test_it_is_answered_as_it_was(standing: Served, row: Row) -> None:
         found = json.loads(answer.read())
     assert answer.status == row["status"], found
     holds(found, row["answer"])
+    assert found["kind"] == "Status" or faults(found) == []
 
 
 def lines(answer: http.client.HTTPResponse) -> Iterator[tuple[str, Row]]:
