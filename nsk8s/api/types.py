@@ -115,6 +115,10 @@ class Probe(Struct, frozen=True):
     terminationGracePeriodSeconds: int | None = None
 
 
+ACCOUNT_DIRECTORY = "/var/run/secrets/kubernetes.io/serviceaccount"
+"""Where a container finds its token, the API server's CA and its namespace."""
+
+
 class VolumeMount(Struct, frozen=True):
     name: str = ""
     mountPath: str = ""

@@ -48,8 +48,10 @@ class Tokens:
         audiences: Sequence[str] = (),
         seconds: int = DEFAULT_SECONDS,
         pod: Obj | None = None,
+        warn_after: int = 0,
     ) -> tuple[str, float]:
-        """A token of a ServiceAccount, perhaps bound to a pod, and when it expires (seconds)."""
+        """A token of a ServiceAccount, perhaps bound to a pod, and when it expires (seconds). One that
+        lasts longer than it was asked for says by `warn_after` when it should have been renewed."""
         now = int(time.time())
         meta = account["metadata"]
         namespace, name = meta["namespace"], meta["name"]
@@ -61,6 +63,8 @@ class Tokens:
                 bound["node"] = {"name": node, "uid": found["metadata"]["uid"]}
             bound["pod"] = {"name": pod["metadata"]["name"], "uid": pod["metadata"]["uid"]}
         bound["serviceaccount"] = {"name": name, "uid": meta["uid"]}
+        if warn_after:
+            bound["warnafter"] = now + warn_after
         claims = {
             "aud": list(audiences) or [ISSUER],
             "exp": now + seconds,

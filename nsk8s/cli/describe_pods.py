@@ -182,7 +182,25 @@ def _volumes(spec: Obj, *, indent: str = "") -> Iterator[str]:
     for volume in volumes:
         kind = next((key for key in volume if key != "name"), "emptyDir")
         yield f"{indent}  {volume['name']}:"
-        yield f"{indent}    Type:\t{kind[:1].upper()}{kind[1:]}"
+        if kind != "projected":
+            yield f"{indent}    Type:\t{kind[:1].upper()}{kind[1:]}"
+            continue
+        yield f"{indent}    Type:\tProjected (a volume that contains injected data from multiple sources)"
+        for source in volume[kind].get("sources") or ():
+            yield from (f"{indent}    {line}" for line in _source(source))
+
+
+def _source(source: Obj) -> Iterator[str]:
+    """One source of a projected volume."""
+    for kind, given in source.items():
+        match kind:
+            case "secret" | "configMap":
+                yield f"{kind[:1].upper()}{kind[1:]}Name:\t{given['name']}"
+                yield f"Optional:\t{str(bool(given.get('optional'))).lower()}"
+            case "downwardAPI":
+                yield "DownwardAPI:\ttrue"
+            case "serviceAccountToken":
+                yield f"TokenExpirationSeconds:\t{given['expirationSeconds']}"
 
 
 def _tolerations(spec: Obj) -> list[str]:

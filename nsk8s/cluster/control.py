@@ -27,6 +27,7 @@ from nsk8s.cluster.nodes import Nodes
 from nsk8s.cluster.registry import Registry
 from nsk8s.cluster.replicasets import ReplicaSets
 from nsk8s.cluster.scheduler import Scheduler
+from nsk8s.cluster.serviceaccounts import ServiceAccounts
 from nsk8s.cluster.store import Change, Cursor, Key, Store, key_of
 from nsk8s.cluster.taints import Taints
 from nsk8s.errors import NsK8sError
@@ -58,11 +59,21 @@ class Control:
         self._registry = registry
         self._topology = topology
         self._system = dict(system or {})
+        self._root_ca = ""
         self._cursor = Cursor(store)
         self._controllers: tuple[Controller, ...] = ()
         self._queues: list[dict[Key, None]] = []
         self._due: list[tuple[float, int, Key]] = []
         self._alarm: dict[tuple[int, Key], float] = {}
+
+    def trust(self, root_ca: str) -> None:
+        """Publish the certificate (PEM) by which pods know the API server in every namespace, from the
+        next settle on."""
+        self._root_ca = root_ca
+        for controller, queue in zip(self._controllers, self._queues, strict=True):
+            if isinstance(controller, ServiceAccounts):
+                controller.root_ca = root_ca
+                queue.update(dict.fromkeys(key_of("namespaces", n) for n in self._store.list("namespaces")))
 
     def settle(self, now: float) -> None:
         """Run until nothing is pending; `now` in seconds. Raises `NsK8sError` if that never happens, which
@@ -140,6 +151,7 @@ class Control:
             DefinitionsController(store, registry.definitions),
             namespaces,
             Aggregation(store),
+            ServiceAccounts(store, self._root_ca),
             nodes,
             Taints(store, registry),
             Garbage(store, registry),

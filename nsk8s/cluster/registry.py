@@ -17,7 +17,7 @@ from nsk8s.api.kinds import Kinds, Resource, kinds_of
 from nsk8s.api.topology import Topology
 from nsk8s.api.types import Obj
 from nsk8s.api.validation import validate, validate_update
-from nsk8s.cluster import definitions, managedfields, objectmeta, scaling, serverside
+from nsk8s.cluster import definitions, managedfields, objectmeta, scaling, serverside, serviceaccounts
 from nsk8s.cluster import patch as patches
 from nsk8s.cluster.deletion import SYSTEM_NAMESPACES, Deletion, Propagation
 from nsk8s.cluster.objectmeta import LAST_APPLIED
@@ -102,7 +102,7 @@ class Registry:
         obj = self._completed(resource, obj, None, track)
         match resource.name:
             case "pods":
-                obj["status"] = {"phase": "Pending"}
+                obj = {**serviceaccounts.admitted(self.store, obj), "status": {"phase": "Pending"}}
             case "namespaces":
                 obj["status"] = {"phase": "Active"}
                 obj["spec"] = {"finalizers": ["kubernetes"], **(obj.get("spec") or {})}

@@ -16,7 +16,9 @@ from nsk8s.api.types import LabelSelector, Obj, Pod, ReplicaSet
 from nsk8s.cluster.events import Recorder
 from nsk8s.cluster.registry import Registry
 from nsk8s.cluster.selection import SelectorIndex
-from nsk8s.cluster.store import Change, Key, Store
+from nsk8s.cluster.serviceaccounts import admitted
+from nsk8s.cluster.store import Change, Key, Store, key_of
+from nsk8s.errors import ApiError
 
 RESOURCE = "replicasets.apps"
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
@@ -36,7 +38,7 @@ class ReplicaSets:
 
     def touched(self, change: Change) -> Iterable[Key]:
         """ReplicaSets themselves, and the owners, old and new, of pods; for a pod without one, those
-        that may adopt it."""
+        that may adopt it; for a new ServiceAccount those that may have waited for it."""
         if change.key.resource == RESOURCE:
             if change.type == "DELETED":
                 self._selectors.drop(change.key)
@@ -45,6 +47,9 @@ class ReplicaSets:
                 self._selectors.put(change.key, selector.get("matchLabels") or {})
                 yield change.key
             return
+        if change.key.resource == "serviceaccounts" and change.type == "ADDED":
+            for waiting in self._store.list(RESOURCE, change.key.namespace):
+                yield key_of(RESOURCE, waiting)
         if change.key.resource != "pods":
             return
         namespace = change.key.namespace
@@ -145,7 +150,12 @@ class ReplicaSets:
         # The template was validated with the object it came in.
         pod = default({"apiVersion": "v1", "kind": "Pod", "metadata": made, "spec": template["spec"]})
         for _ in range(count):
-            one = self._store.create("pods", {**pod, "status": {"phase": "Pending"}})
+            try:
+                new = admitted(self._store, pod)
+            except ApiError as error:
+                self._events.event(obj, "Warning", "FailedCreate", f"Error creating: {error.message}")
+                return
+            one = self._store.create("pods", {**new, "status": {"phase": "Pending"}})
             what = f"Created pod: {one['metadata']['name']}"
             self._events.event(obj, "Normal", "SuccessfulCreate", what)
 

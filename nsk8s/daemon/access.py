@@ -59,10 +59,6 @@ class Access:
         self._tried = asyncio.Event()
         self._failure: NsK8sError | None = None
 
-    async def make_keys(self) -> None:
-        """Make the keys, beside other work."""
-        await asyncio.to_thread(self._keys.make)
-
     async def opened(self) -> None:
         """Wait until `open` was tried once: the API listens, and the kubeconfig is there. Raises what
         `open` raised."""

@@ -13,7 +13,7 @@ from nsk8s.cluster.registry import Registry
 from nsk8s.cluster.store import Key, Store, key_of
 from nsk8s.errors import ApiError
 
-FIRST = ("Namespace", "CustomResourceDefinition")
+FIRST = ("Namespace", "CustomResourceDefinition", "ServiceAccount")
 """Kinds that others need to be there already, whatever the order of the files."""
 
 

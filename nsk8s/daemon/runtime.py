@@ -31,6 +31,7 @@ from nsk8s.cluster.lifecycle import (
 )
 from nsk8s.daemon.network import Network
 from nsk8s.daemon.prober import probe_network
+from nsk8s.daemon.surroundings import Surroundings
 from nsk8s.dataplane.compiler import pod_namespace
 from nsk8s.errors import ApiError, NsK8sError
 from nsk8s.kernel import processes
@@ -73,7 +74,7 @@ class Runtime:
         network: Network,
         post: Callable[[Event], None],
         find: Callable[[str, str], Pod],
-        dns: Callable[[], str],
+        surroundings: Surroundings,
     ) -> None:
         self._paths = paths
         self._network = network
@@ -84,7 +85,7 @@ class Runtime:
         self._tasks: set[asyncio.Task[None]] = set()
         self._spawners = [ThreadPoolExecutor(1, f"spawn-{n}") for n in range(SPAWNERS)]
         self._find = find
-        self._dns = dns
+        self._surroundings = surroundings
         self.catalogue: Mapping[str, Mapping[str, Any]] = {}
         self.nodes: Collection[str] = ()
         self.clients: Collection[str] = ()
@@ -176,9 +177,12 @@ class Runtime:
         return Inside(
             pid=self._network.machine.pid(pod_namespace(pod.metadata.namespace, pod.metadata.name)),
             container=run.process.program_pid if run and run.process else 0,
-            env=podfiles.environment(pod, container) if container else {},
+            env=podfiles.environment(pod, container, self._surroundings.api()) if container else {},
             workdir=container.workingDir if container else "",
-            files=podfiles.files(pod, self._dns()),
+            files={
+                **podfiles.files(pod, self._surroundings.dns()),
+                **self._surroundings.credentials(pod, container),
+            },
         )
 
     async def target(self, query: Obj) -> Obj:
@@ -268,12 +272,11 @@ class Runtime:
         started = ContainerStarted(*key, container_id(*key, command.attempt), workload.says)
         self._starting[key] = command.attempt
         try:
-            env = podfiles.environment(pod, container)
-            place = replace(self.place(pod, None), env=env, workdir=container.workingDir)
+            place = replace(self.place(pod, container), container=0)  # with a view of its own of the files
             start = partial(
                 processes.spawn,
                 place,
-                images.expand(workload.command, env),
+                images.expand(workload.command, place.env),
                 mark=f"{command.pod}/{container.name}/{command.attempt}",
                 log=self._paths.log(*key, command.attempt),
                 stdin_open=container.stdin,

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from nsk8s.api import cluster as clusters
 from nsk8s.api.kinds import BY_NAME
 from nsk8s.api.topology import Topology
-from nsk8s.api.types import Obj, Pod, Service
+from nsk8s.api.types import Obj, Pod
 from nsk8s.apiserver.authentication import Authenticator
 from nsk8s.apiserver.authorization import Authorizer
 from nsk8s.apiserver.reviews import Reviews
@@ -51,6 +51,7 @@ from nsk8s.daemon.pki import Keys
 from nsk8s.daemon.podaccess import KubeletServer
 from nsk8s.daemon.rehearsal import difference, rehearse
 from nsk8s.daemon.runtime import Runtime
+from nsk8s.daemon.surroundings import Surroundings
 from nsk8s.dataplane.compiler import pod_namespace
 from nsk8s.errors import NsK8sError
 from nsk8s.kernel import holder as holders
@@ -114,21 +115,23 @@ class Daemon:
         self.paths = paths
         self.store = store
         self.network = Network(machine)
-        self.runtime = Runtime(paths, self.network, self.post, self.pod, self._dns)
+        self.keys = Keys(paths)
+        self.tokens = Tokens(store, self.keys.signing_key)
+        surroundings = Surroundings(store, self.keys, self.tokens)
+        self.runtime = Runtime(paths, self.network, self.post, self.pod, surroundings)
         self.loop = Loop(store, self._topology(), system())
         self.api = ApiServer(store, self.loop.registry, self.turn)
-        keys = Keys(paths)
-        self.tokens = Tokens(store, keys.signing_key)
         authenticator, authorizer = Authenticator(self.tokens.user), Authorizer(store)
         self.api.check, self.api.granting = authorizer.check, authorizer.granting
         Reviews(store, authorizer, self.tokens).serve(self.api)
         self.access = Access(
             paths,
-            keys,
+            self.keys,
             self.api,
             self.network,
             lambda http: authorizer.impersonated(authenticator.identify(http), http),
         )
+        self.root_ca = ""
         self._events: list[Event] = []
         self._creating: dict[str, str] = {}
         self._removing: dict[str, str] = {}
@@ -196,6 +199,17 @@ class Daemon:
                 case _:
                     rest.append(command)
         self.runtime.dispatch(rest)
+
+    async def make_keys(self) -> None:
+        """Make the keys of a new cluster, beside other work."""
+        await asyncio.to_thread(self.keys.make)
+        self.trust(self.keys.authority().certificate.decode())
+        self._turn()
+
+    def trust(self, root_ca: str) -> None:
+        """Let pods know the API server by this certificate (PEM)."""
+        self.root_ca = root_ca
+        self.loop.control.trust(root_ca)
 
     # --- acting -------------------------------------------------------------------------------------
 
@@ -346,6 +360,7 @@ class Daemon:
             else:
                 self.store.update(CLUSTERS, {**old, "spec": cluster.get("spec")})
             loop = Loop(self.store, topology, system())
+            loop.control.trust(self.root_ca)
             loop.control.settle(time.time())  # namespaces and nodes first
         applied = apply_all(loop.registry, self.store, objects, previous)
         verdicts = {"created", "unchanged", "configured"}
@@ -384,11 +399,6 @@ class Daemon:
         found = self.store.view(Key("pods", namespace, name))
         assert isinstance(found, Pod)
         return found
-
-    def _dns(self) -> str:
-        """The cluster's DNS address, if somebody has made that service; empty while there is none."""
-        found = self.store.view(Key("services", "kube-system", "kube-dns"))
-        return found.spec.clusterIP if isinstance(found, Service) else ""
 
     def _topology(self) -> Topology:
         stored = self.store.get(CLUSTERS, "", self.paths.cluster)
@@ -431,11 +441,12 @@ async def serve(paths: ClusterPaths, told: int) -> None:
     daemon.api.route("GET", "/nsk8s/v1/target", daemon.runtime.target)
     handlers.install(daemon.api, daemon.store, KubeletServer(paths, daemon.runtime, daemon.pod, daemon.here))
     if daemon.loop.topology.nodes:
+        daemon.trust(daemon.keys.authority().certificate.decode())
         await daemon.access.open_host(daemon.loop.topology)
         daemon.adopt(await daemon.look())
     else:
         daemon.runtime.warm()
-        daemon.spawn("keys", daemon.access.make_keys())
+        daemon.spawn("keys", daemon.make_keys())
     await daemon.api.listen(paths.socket)
     daemon.spawn("network", daemon.follow())
     daemon.spawn("watch", daemon.watch())

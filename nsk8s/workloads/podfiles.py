@@ -61,10 +61,13 @@ def files(pod: Pod, dns: str) -> dict[str, str]:
     }
 
 
-def environment(pod: Pod, container: Container) -> dict[str, str]:
-    """The container's environment: HOSTNAME, and what it asks for, with ``$(NAME)`` expanded. A variable
-    from a source that nsk8s does not know (ConfigMaps, Secrets, resources) is left out."""
+def environment(pod: Pod, container: Container, api: str = "") -> dict[str, str]:
+    """The container's environment: HOSTNAME, where the Service ``kubernetes`` is (at the address `api`), and
+    what it asks for, with ``$(NAME)`` expanded. A variable from a source that nsk8s does not know
+    (ConfigMaps, Secrets, resources) is left out."""
     env = {"HOSTNAME": pod.spec.nodeName if pod.spec.hostNetwork else hostname(pod)}
+    if api:
+        env |= service_variables("kubernetes", api, "https", 443)
     for variable in container.env:
         source = variable.valueFrom
         if source is None:
@@ -72,6 +75,22 @@ def environment(pod: Pod, container: Container) -> dict[str, str]:
         elif source.fieldRef is not None:
             env[variable.name] = field(pod, source.fieldRef.fieldPath)
     return env
+
+
+def service_variables(name: str, address: str, port_name: str, port: int) -> dict[str, str]:
+    """What a container is told of a TCP service with one port (pkg/kubelet/envvars)."""
+    service = name.upper().replace("-", "_")
+    url, one = f"tcp://{address}:{port}", f"{service}_PORT_{port}_TCP"
+    return {
+        f"{service}_SERVICE_HOST": address,
+        f"{service}_SERVICE_PORT": str(port),
+        f"{service}_SERVICE_PORT_{port_name.upper()}": str(port),
+        f"{service}_PORT": url,
+        one: url,
+        f"{one}_PROTO": "tcp",
+        f"{one}_PORT": str(port),
+        f"{one}_ADDR": address,
+    }
 
 
 def field(pod: Pod, path: str) -> str:

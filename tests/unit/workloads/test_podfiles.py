@@ -45,3 +45,19 @@ def test_the_environment_expands_what_was_set_before() -> None:
         "A": "1",
         "B": "1web-0$(NO)",
     }
+
+
+def test_a_container_finds_the_api_by_its_variables() -> None:
+    env = (EnvVar(name="URL", value="https://$(KUBERNETES_SERVICE_HOST):$(KUBERNETES_SERVICE_PORT)"),)
+    found = podfiles.environment(pod(), Container(env=env), "10.96.0.1")
+    assert found["URL"] == "https://10.96.0.1:443"
+    assert {name: value for name, value in found.items() if name.startswith("KUBERNETES_")} == {
+        "KUBERNETES_SERVICE_HOST": "10.96.0.1",
+        "KUBERNETES_SERVICE_PORT": "443",
+        "KUBERNETES_SERVICE_PORT_HTTPS": "443",
+        "KUBERNETES_PORT": "tcp://10.96.0.1:443",
+        "KUBERNETES_PORT_443_TCP": "tcp://10.96.0.1:443",
+        "KUBERNETES_PORT_443_TCP_PROTO": "tcp",
+        "KUBERNETES_PORT_443_TCP_PORT": "443",
+        "KUBERNETES_PORT_443_TCP_ADDR": "10.96.0.1",
+    }
