@@ -148,6 +148,7 @@ class Container(Struct, frozen=True):
     resources: Resources = Resources()
     volumeMounts: tuple[VolumeMount, ...] = ()
     stdin: bool = False
+    stdinOnce: bool = False
     tty: bool = False
 
 

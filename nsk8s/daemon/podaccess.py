@@ -20,10 +20,11 @@ from nsk8s.daemon.podlogs import PodLogs
 from nsk8s.daemon.runtime import Run, Runtime
 from nsk8s.dataplane.compiler import pod_namespace
 from nsk8s.errors import ApiError, NsK8sError
-from nsk8s.kernel import attended, namespaces, processes
+from nsk8s.kernel import attended, namespaces, pipes, processes
 from nsk8s.kernel.confinement import PRIVATE
 from nsk8s.kernel.pipes import Sink
 from nsk8s.kernel.processes import CannotRun, Inside
+from nsk8s.kernel.stdio import Input
 from nsk8s.paths import ClusterPaths
 
 REFUSED = "OCI runtime exec failed: exec failed: unable to start container process: {}: unknown\r\n"
@@ -204,7 +205,8 @@ class Attached:
     def __init__(self, logs: PodLogs, log: Path, run: Run, *, stdin: bool) -> None:
         self._run = run
         self._following = logs.follow(log, logs.size(log), run.over)
-        self.stdin = _stdin(run) if stdin else None
+        into = run.process.stdin() if stdin and run.process is not None else None
+        self.stdin = Speaking(into, run.process) if into is not None and run.process is not None else None
         self.stdout = self
 
     async def read(self) -> bytes:
@@ -213,6 +215,10 @@ class Attached:
 
     def resize(self, width: int, height: int) -> None:
         """Its terminal's window has another size."""
+        process = self._run.process
+        if process is not None and process.input is Input.TERMINAL and process.keeper is not None:
+            with suppress(OSError):
+                pipes.resize(process.keeper.end, width, height)
 
     async def wait(self) -> int:
         """0, once it has ended: how is told by the pod's status."""
@@ -223,6 +229,19 @@ class Attached:
         """Leave it alone."""
         if self.stdin is not None:
             self.stdin.close()
+
+
+class Speaking(Sink):
+    """A container's standard input; one that ends when somebody has spoken to it does so when closed."""
+
+    def __init__(self, fd: int, process: processes.Running) -> None:
+        super().__init__(fd)
+        self._process = process
+
+    def close(self) -> None:
+        """Speak no more."""
+        super().close()
+        self._process.hang_up()
 
 
 class Connection:
@@ -313,19 +332,6 @@ def _check(place: Inside, program: str) -> None:
     path = os.path.join(place.workdir or "/", program) if "/" in program else ""
     if not any(path.startswith(f"{private}/") for private in PRIVATE):
         processes.find(program, place.env.get("PATH", processes.PATH), place.workdir or "/")
-
-
-def _stdin(run: Run) -> Sink | None:
-    """The writing end of a container's standard input, if it has one (``stdin: true``)."""
-    if run.process is None:
-        return None
-    path = f"/proc/{run.process.pid}/fd/0"
-    try:
-        if not os.path.realpath(path).rpartition("/")[2].startswith("pipe:"):
-            return None
-        return Sink(os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK))
-    except OSError:
-        return None
 
 
 async def _connect(place: Inside, family: socket.AddressFamily, address: str, port: int) -> Connection:

@@ -36,6 +36,7 @@ from nsk8s.dataplane.compiler import pod_namespace
 from nsk8s.errors import ApiError, NsK8sError
 from nsk8s.kernel import processes
 from nsk8s.kernel.processes import CannotRun, Inside
+from nsk8s.kernel.stdio import Input
 from nsk8s.paths import ClusterPaths
 from nsk8s.workloads import images, podfiles
 from nsk8s.workloads.standins import StandIn, StandIns
@@ -273,13 +274,16 @@ class Runtime:
         self._starting[key] = command.attempt
         try:
             place = replace(self.place(pod, container), container=0)  # with a view of its own of the files
+            if container.tty:
+                place = replace(place, env={"TERM": "xterm", **place.env})
             start = partial(
                 processes.spawn,
                 place,
                 images.expand(workload.command, place.env),
                 mark=f"{command.pod}/{container.name}/{command.attempt}",
                 log=self._paths.log(*key, command.attempt),
-                stdin_open=container.stdin,
+                stdin=_input(container),
+                pause=self._paths.pause,
             )
             process = await asyncio.get_running_loop().run_in_executor(self._spawner(command.pod), start)
         except CannotRun as error:
@@ -305,9 +309,21 @@ class Runtime:
         assert run.process is not None
         self._runs[key] = run
         asyncio.get_running_loop().add_reader(run.process.monitor, self._ended, key, run)
+        if run.process.input is Input.TERMINAL and run.process.keeper is not None:
+            asyncio.get_running_loop().add_reader(run.process.keeper.end, self._show, run.process)
+
+    def _show(self, process: processes.Running) -> None:
+        """A terminal's output into the log."""
+        if not process.copy():
+            self._look_away(process)
+
+    def _look_away(self, process: processes.Running) -> None:
+        if process.keeper is not None and process.keeper.end >= 0:
+            asyncio.get_running_loop().remove_reader(process.keeper.end)
 
     def _unwatch(self, process: processes.Running) -> None:
         asyncio.get_running_loop().remove_reader(process.monitor)
+        self._look_away(process)
         process.exit_code()
         process.close()
 
@@ -315,7 +331,10 @@ class Runtime:
         process = run.process
         assert process is not None
         asyncio.get_running_loop().remove_reader(process.monitor)
+        self._look_away(process)
         code = process.exit_code()
+        while process.input is Input.TERMINAL and process.copy():
+            pass
         process.close()
         if run.killer:
             run.killer.cancel()
@@ -374,6 +393,14 @@ class Runtime:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
             log.error("a container could not be handled", exc_info=error)
+
+
+def _input(container: Container) -> Input:
+    if container.tty:
+        return Input.TERMINAL
+    if not container.stdin:
+        return Input.EMPTY
+    return Input.ONCE if container.stdinOnce else Input.ENDLESS
 
 
 def _container(pod: Pod, name: str) -> Container:

@@ -7,25 +7,22 @@ that is its controlling terminal. For the asyncio thread.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import signal
-import struct
-import termios
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from typing import Protocol
 
 from nsk8s.errors import ClusterGone
 from nsk8s.kernel import namespaces
-from nsk8s.kernel.pipes import Sink, Source, pipe
+from nsk8s.kernel.pipes import Sink, Source, pipe, resize, terminal
 from nsk8s.kernel.processes import Inside, descendants, entering, tool
+from nsk8s.kernel.stdio import FileAction
 
 JOINED = ("mnt", "net", "uts", "ipc")
 """The namespaces that nsenter enters; the PID namespace concerns children, and is entered by us."""
 WITH_US = ("--pdeathsig", "KILL")
 """setpriv's words for a program that ends with its parent: nobody is at its streams any more."""
-TIOCGPTN, TIOCSPTLCK = 0x80045430, 0x40045431
 
 
 class Attended:
@@ -47,7 +44,7 @@ class Attended:
     def resize(self, width: int, height: int) -> None:
         """Its terminal's window has another size, in characters."""
         if self._terminal >= 0:
-            fcntl.ioctl(self._terminal, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+            resize(self._terminal, width, height)
 
     async def wait(self) -> int:
         """Its exit code."""
@@ -89,9 +86,7 @@ def attend(place: Inside, command: Sequence[str], *, stdin: bool, tty: bool) -> 
             run, fds = stack.enter_context(entering(place, command, JOINED))
             words = [tool("setpriv", "util-linux"), *WITH_US, *run]
             streams = _Terminal(stack, place) if tty else _Pipes(stack, stdin=stdin)
-            actions: list[tuple[int, int, int] | tuple[int, int, str, int, int]] = [
-                (os.POSIX_SPAWN_DUP2, fd, fd) for fd in fds
-            ]
+            actions: list[FileAction] = [(os.POSIX_SPAWN_DUP2, fd, fd) for fd in fds]
             with namespaces.inside(place.namespace("pid"), "pid"):
                 pid = os.posix_spawn(
                     words[0],
@@ -108,7 +103,7 @@ def attend(place: Inside, command: Sequence[str], *, stdin: bool, tty: bool) -> 
 
 
 class _Streams(Protocol):
-    def actions(self) -> list[tuple[int, int, int] | tuple[int, int, str, int, int]]:
+    def actions(self) -> list[FileAction]:
         """What makes them the program's."""
 
     def attended(self, pid: int) -> Attended:
@@ -131,7 +126,7 @@ class _Pipes:
         for fd in (self._from, self._from_stderr):
             self._ours.callback(os.close, fd)
 
-    def actions(self) -> list[tuple[int, int, int] | tuple[int, int, str, int, int]]:
+    def actions(self) -> list[FileAction]:
         theirs = (self._stdin, self._stdout, self._stderr)
         return [(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(theirs)]
 
@@ -145,10 +140,11 @@ class _Terminal:
     def __init__(self, stack: ExitStack, place: Inside) -> None:
         self._ours = ExitStack()
         stack.push(self._ours)
-        self.master, self.path = terminal(place)
+        # One of the container's own devpts, where it has one, so that tty(1) finds it.
+        self.master, self.path = terminal(f"{place.proc}/{place.container}/root" if place.container else "")
         self._ours.callback(os.close, self.master)
 
-    def actions(self) -> list[tuple[int, int, int] | tuple[int, int, str, int, int]]:
+    def actions(self) -> list[FileAction]:
         # The first terminal that a session's leader opens becomes its controlling terminal (tty_ioctl(4)).
         opened = (os.POSIX_SPAWN_OPEN, 0, self.path, os.O_RDWR, 0)
         return [opened, *((os.POSIX_SPAWN_DUP2, 0, target) for target in (1, 2))]
@@ -156,13 +152,3 @@ class _Terminal:
     def attended(self, pid: int) -> Attended:
         self._ours.pop_all()
         return Attended(pid, Sink(os.dup(self.master)), Source(os.dup(self.master)), None, self.master)
-
-
-def terminal(place: Inside) -> tuple[int, str]:
-    """A new terminal: its near end, and the path of its far end. It is one of the container's own devpts,
-    where it has one, so that tty(1) finds it."""
-    root = f"{place.proc}/{place.container}/root" if place.container else ""
-    master = os.open(f"{root}/dev/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-    fcntl.ioctl(master, TIOCSPTLCK, struct.pack("i", 0))
-    (number,) = struct.unpack("i", fcntl.ioctl(master, TIOCGPTN, struct.pack("i", 0)))
-    return master, f"{root}/dev/pts/{number}"

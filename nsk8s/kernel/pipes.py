@@ -6,6 +6,8 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import struct
+import termios
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -13,6 +15,8 @@ SIZE = 128 * 1024
 """Bytes read at a time."""
 CAPACITY = 1 << 20
 """Bytes that a pipe may hold (F_SETPIPE_SZ), where the kernel allows it."""
+TIOCGPTN, TIOCSPTLCK = 0x80045430, 0x40045431
+"""ioctl_tty(2): a terminal's number, and its lock."""
 GRACE = 0.1
 """Seconds that output may still be on its way when its process has ended."""
 
@@ -125,3 +129,17 @@ def pipe() -> tuple[int, int]:
     with suppress(OSError):
         fcntl.fcntl(ends[1], fcntl.F_SETPIPE_SZ, CAPACITY)
     return ends
+
+
+def terminal(root: str = "") -> tuple[int, str]:
+    """A new terminal (pty(7)): its near end, and the path of its far end. It is one of the devpts at
+    `root`. Raises OSError."""
+    near = os.open(f"{root}/dev/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    fcntl.ioctl(near, TIOCSPTLCK, struct.pack("i", 0))
+    (number,) = struct.unpack("i", fcntl.ioctl(near, TIOCGPTN, struct.pack("i", 0)))
+    return near, f"{root}/dev/pts/{number}"
+
+
+def resize(near: int, width: int, height: int) -> None:
+    """A terminal's window has another size, in characters."""
+    fcntl.ioctl(near, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))

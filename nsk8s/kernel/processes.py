@@ -23,22 +23,28 @@ from pathlib import Path
 from types import MappingProxyType
 
 from nsk8s.errors import ClusterGone, HostError, KernelError, NsK8sError
-from nsk8s.kernel import namespaces
+from nsk8s.kernel import keeper, namespaces
 from nsk8s.kernel.confinement import SETPRIV, bubblewrap
+from nsk8s.kernel.keeper import Keeper
 from nsk8s.kernel.namespaces import CLONE_NEWNS, MS_REC
+from nsk8s.kernel.stdio import FileAction, Input, Streams
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """The search path in a container, as in Docker's images."""
 
 MARK = "NSK8S_CONTAINER"
 LOG = "NSK8S_LOG"
-"""The monitor's environment: which container it watches, and where its output goes."""
+KEEPER = "NSK8S_KEEPER"
+"""The monitor's environment: which container it watches, where its output goes, who keeps its terminal
+(``tty 17``) or its input (``stdin 17``), if somebody has to."""
 
 MS_SLAVE = 0x80000
 
 MOUNTS = 'mount -t sysfs -o ro sysfs /sys && mount -t proc proc /proc && exec "$@"'
 """In a mount namespace of its own: sysfs and procfs show the namespaces of the one who mounts them (and
 bubblewrap looks up its child in /proc)."""
+
+CHUNK = 64 * 1024
 
 KINDS = ("net", "uts", "ipc", "pid")
 NSENTER = {"mnt": "mount"}
@@ -87,6 +93,8 @@ class Running:
     monitor: int
     program: int
     log: Path
+    input: Input = Input.EMPTY
+    keeper: Keeper | None = None
 
     def signal(self, number: int) -> bool:
         """Send a signal to the program; False if it has ended already."""
@@ -95,6 +103,34 @@ class Running:
         except ProcessLookupError:
             return False
         return True
+
+    def stdin(self) -> int | None:
+        """A file descriptor that writes to its standard input; None if it has none."""
+        if self.keeper is not None:
+            return os.dup(self.keeper.end) if self.keeper.end >= 0 else None
+        try:
+            if os.readlink(f"/proc/{self.pid}/fd/0").startswith("pipe:"):
+                return os.open(f"/proc/{self.pid}/fd/0", os.O_WRONLY | os.O_CLOEXEC)
+        except OSError:
+            pass  # it is gone
+        return None
+
+    def hang_up(self) -> None:
+        """Whoever spoke to it has gone: the end of an input that ends then."""
+        if self.input is Input.ONCE and self.keeper is not None:
+            self.keeper.dismiss()
+
+    def copy(self) -> bool:
+        """Append to the log what its terminal shows now; False once nobody has the terminal open any more,
+        or nothing is there."""
+        assert self.keeper is not None
+        try:
+            shown = os.read(self.keeper.end, CHUNK)
+        except OSError:  # EIO; EAGAIN
+            return False
+        with open(self.log, "ab") as log:
+            log.write(shown)
+        return bool(shown)
 
     def exit_code(self) -> int | None:
         """The program's exit code, after the monitor has ended; None when nobody knows it. A program
@@ -111,20 +147,28 @@ class Running:
         return 137 if waited is not None and waited < 0 else waited
 
     def close(self) -> None:
-        """Let go of the pidfds."""
+        """Let go of the pidfds, and of what is kept."""
         os.close(self.monitor)
         os.close(self.program)
+        if self.keeper is not None:
+            self.keeper.dismiss()
 
 
 def spawn(
-    place: Inside, command: Sequence[str], *, mark: str, log: Path, stdin_open: bool = False
+    place: Inside,
+    command: Sequence[str],
+    *,
+    mark: str,
+    log: Path,
+    stdin: Input = Input.EMPTY,
+    pause: Path | None = None,
 ) -> Running:
-    """Start a container's program, confined, in the namespaces of `place`; output goes to `log`.
+    """Start a container's program, confined, in the namespaces of `place`; output goes to `log`, but for a
+    terminal's, which is to be copied there. What has to be kept needs the `pause` program.
 
     Blocks for some milliseconds, until bubblewrap has forked the program. To be called in a thread of its
-    own kind (it visits the namespaces), never in one that another caller may be using. With `stdin_open`
-    standard input never ends (`stdin: true`); otherwise it is empty. Raises CannotRun, HostError
-    (bubblewrap missing or refused), KernelError (the sandbox is gone).
+    own kind (it visits the namespaces), never in one that another caller may be using. Raises CannotRun,
+    HostError (bubblewrap missing or refused), KernelError (the sandbox is gone).
     """
     env = {"PATH": PATH, "HOME": "/root", **place.env}
     find(command[0], env["PATH"], place.workdir or "/")
@@ -148,27 +192,43 @@ def spawn(
         for fd in (told, opener):
             with_us.callback(os.close, fd)
         files = {path: kept(_memory(text)) for path, text in place.files.items()}
-        words = bubblewrap(
+        options = bubblewrap(
             files,
             lead=True,
             status=["--info-fd", str(tell), "--json-status-fd", str(status), "--block-fd", str(gate)],
         )
-        words += ["--chdir", place.workdir or "/", "--clearenv"]
+        options += ["--chdir", place.workdir or "/", "--clearenv"]
         for name, value in env.items():
-            words += ["--setenv", name, value]
-        arguments = kept(_memory("".join(f"{word}\0" for word in words)))
-        source = _endless() if stdin_open else (os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC),)
-        fds = [output, status, tell, gate, arguments, *files.values(), *map(kept, source)]
-        actions: list[tuple[int, int, int]] = [(os.POSIX_SPAWN_DUP2, fd, fd) for fd in fds]
-        actions += [(os.POSIX_SPAWN_DUP2, source[0], 0)]
-        actions += [(os.POSIX_SPAWN_DUP2, output, target) for target in (1, 2)]
+            options += ["--setenv", name, value]
+        arguments = kept(_memory("".join(f"{word}\0" for word in options)))
+        streams = Streams(stdin, output, kept)
+        passed = (status, tell, gate, arguments, *files.values())
+        actions: list[FileAction] = [(os.POSIX_SPAWN_DUP2, fd, fd) for fd in passed]
+        kept_by = None
+        without = stack.enter_context(ExitStack())  # what is undone if it does not start
         try:
             with _within(place):
+                if streams.near >= 0:
+                    assert pause is not None
+                    kept_by = keeper.keep(pause, os.dup(streams.near))
+                    without.callback(kept_by.dismiss)
+                about = {KEEPER: f"{stdin.value} {kept_by.pid}"} if kept_by else {}
                 pid = os.posix_spawn(
                     "/bin/sh",
-                    ["sh", "-c", MOUNTS, "sh", bwrap, "--args", str(arguments), "--", *command],
-                    {MARK: mark, LOG: os.fspath(log)},
-                    file_actions=actions,
+                    [
+                        "sh",
+                        "-c",
+                        streams.before + MOUNTS,
+                        "sh",
+                        bwrap,
+                        "--args",
+                        str(arguments),
+                        "--",
+                        *streams.wrap,
+                        *command,
+                    ],
+                    {MARK: mark, LOG: os.fspath(log), **about},
+                    file_actions=[*actions, *streams.actions],
                     setsid=True,
                     setsigmask=(),
                     setsigdef=(signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ),
@@ -178,7 +238,9 @@ def spawn(
         with_child.close()
         program = _only_child(pid) if _read_object(told) else 0
         if program:
-            return Running(mark, pid, program, os.pidfd_open(pid), os.pidfd_open(program), log)
+            without.pop_all()
+            fds = os.pidfd_open(pid), os.pidfd_open(program)
+            return Running(mark, pid, program, *fds, log, stdin, kept_by)
     os.waitpid(pid, 0)
     lines = log.read_text(errors="replace").strip().splitlines()
     raise HostError(f"bubblewrap refused to start {mark}: {lines[-1] if lines else 'no message'}")
@@ -200,7 +262,10 @@ def running(proc: str = "/proc") -> dict[str, Running]:
             if program:
                 pid = int(entry.name)
                 fds = os.pidfd_open(pid), os.pidfd_open(program)
-                found[env[MARK]] = Running(env[MARK], pid, program, *fds, Path(env.get(LOG, os.devnull)))
+                log = Path(env.get(LOG, os.devnull))
+                kind, _, number = env.get(KEEPER, "").partition(" ")
+                kept_by = keeper.find(int(number)) if number else None
+                found[env[MARK]] = Running(env[MARK], pid, program, *fds, log, Input(kind), kept_by)
     return found
 
 
@@ -399,8 +464,3 @@ def _memory(text: str) -> int:
         file.write(text.encode(errors="surrogateescape"))
     os.lseek(fd, 0, os.SEEK_SET)
     return fd
-
-
-def _endless() -> tuple[int, int]:
-    """A pipe whose reader holds its writing end as well: it never ends."""
-    return os.pipe2(os.O_CLOEXEC)

@@ -196,8 +196,9 @@ def test_a_new_control_plane_finds_it_and_learns_its_exit_code(pod: int, tmp_pat
     starter = f"""
 from pathlib import Path
 from nsk8s.kernel.processes import Inside, spawn
+from nsk8s.kernel.stdio import Input
 command = ["sh", "-c", "read line; exit 5"]
-spawn(Inside({pod}), command, mark="adopted/c/0", log=Path({str(log)!r}), stdin_open=True)
+spawn(Inside({pod}), command, mark="adopted/c/0", log=Path({str(log)!r}), stdin=Input.ENDLESS)
 """
     subprocess.run([sys.executable, "-c", starter], check=True, cwd=Path(__file__).parents[2])
     process = running()["adopted/c/0"]

@@ -33,7 +33,6 @@ PODS = [
     pod("web", container("web", image="nginx")),
     pod("real", container("c", "sleep", "infinity")),
     pod("cat", container("c", "cat", stdin=True)),
-    pod("once", container("c", "cat", stdin=True, stdinOnce=True), restartPolicy="Never"),
     pod("tty", container("c", "bash", "--norc", stdin=True, tty=True)),
     pod("two", container("a", "sleep", "infinity"), container("b", image="nginx")),
     pod("clock", shell("c", "n=0; while sleep 0.2; do n=$((n+1)); echo tick $n; done")),
@@ -201,7 +200,7 @@ def test_a_terminal(kubectl: Kubectl, target: str) -> None:
         terminal.press("while [ \"$(stty size)\" != '50 120' ]; do sleep 0.05; done; echo resi''zed\r")
         terminal.until("resized")
         terminal.until("# ")
-        terminal.press("echo begi''ns; sleep 1000\r")
+        terminal.press("sh -c 'echo begi\"\"ns; exec sleep 1000'\r")
         terminal.until("begins")
         terminal.press("\x03")
         terminal.until("# ")
@@ -225,6 +224,44 @@ def test_attach_speaks_to_the_container_itself(kubectl: Kubectl) -> None:
         assert attached.stdout.readline() == word
         attached.kill()
     assert word.decode() in kubectl("logs", "cat")
+
+
+def test_a_container_s_own_terminal(kubectl: Kubectl) -> None:
+    with Terminal(kubectl.argv("attach", "-it", "tty"), kubectl.environ(), rows=40, columns=100) as terminal:
+        terminal.press("while [ \"$(stty size)\" != '40 100' ]; do sleep 0.05; done; echo si''zed $TERM\r")
+        terminal.until("sized xterm")
+        terminal.until("# ")
+        terminal.press("sh -c 'echo begi\"\"ns; exec sleep 1000'\r")
+        terminal.until("begins")
+        terminal.press("\x03")
+        terminal.until("# ")
+    assert "sized xterm" in kubectl("logs", "tty")
+
+
+def test_input_that_is_given_once_ends_with_who_gives_it(kubectl: Kubectl, lab: Lab) -> None:
+    name = f"once-{uuid.uuid4().hex[:8]}"
+    once = pod(name, container("c", "wc", "-c", stdin=True, stdinOnce=True), restartPolicy="Never")
+    lab.nsk8s("apply", "-f", "-", stdin=yaml.safe_dump(once))
+    kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=30s")
+    kubectl.run("attach", "-i", name, stdin="x" * 100_000)
+    assert kubectl("logs", name).strip() == "100000"
+    kubectl("delete", "pod", name)
+
+
+def test_run_and_speak_to_it(kubectl: Kubectl) -> None:
+    name = f"ran-{uuid.uuid4().hex[:8]}"
+    words = ("run", name, "-i", "--rm", "--image=busybox", "--restart=Never", "--", "tr", "a-z", "A-Z")
+    assert "HELLO\n" in kubectl.run(*words, stdin="hello\n").stdout
+
+
+def test_what_does_not_run_is_not_attached_to(kubectl: Kubectl, lab: Lab) -> None:
+    name = f"over-{uuid.uuid4().hex[:8]}"
+    over = pod(name, container("c", "true"), restartPolicy="Never")
+    lab.nsk8s("apply", "-f", "-", stdin=yaml.safe_dump(over))
+    until("it is over", lambda: "Completed" in kubectl("get", "pod", name))
+    said = kubectl.fails("exec", name, "--", "true") + kubectl.fails("attach", name)
+    assert "completed pod" in said or 'unable to upgrade connection: container not found ("c")' in said
+    kubectl("delete", "pod", name)
 
 
 # --- logs ---------------------------------------------------------------------------------------------

@@ -32,9 +32,9 @@ def install(server: ApiServer, store: Store, access: PodAccess) -> None:
     server.handle("pods", "proxy", proxy.pod)
     server.handle("services", "proxy", proxy.service)
     streams = Streams(access)
-    server.handle("pods", "exec", streams.exec)
-    server.handle("pods", "attach", streams.attach)
-    server.handle("pods", "portforward", streams.portforward)
+    server.handle("pods", "exec", _upgrading(streams.exec))
+    server.handle("pods", "attach", _upgrading(streams.attach))
+    server.handle("pods", "portforward", _upgrading(streams.portforward))
     server.handle("pods", "log", streams.log)
 
 
@@ -52,12 +52,9 @@ class Streams:
         command = request.http.query.getall("command", [])
         if not command:
             raise ApiError(400, "BadRequest", "you must specify at least one command for the container")
-        try:
-            start = self._access.exec(
-                namespace, pod, options.container, command, stdin=options.stdin, tty=options.tty
-            )
-        except NotRunning as error:
-            return _plain(error)
+        start = self._access.exec(
+            namespace, pod, options.container, command, stdin=options.stdin, tty=options.tty
+        )
         with self._one(request):
             return await session.serve(request, options, start, f"[{' '.join(command)}]")
 
@@ -72,10 +69,7 @@ class Streams:
     async def portforward(self, request: Request) -> web.StreamResponse:
         """``pods/X/portforward``."""
         namespace, pod = _pod(request)
-        try:
-            self._access.forwards(namespace, pod)
-        except NotRunning as error:
-            return _plain(error)
+        self._access.forwards(namespace, pod)
         with self._one(request):
             return await portforward.serve(request, partial(self._access.dial, namespace, pod))
 
@@ -149,9 +143,17 @@ def _pod(request: Request) -> tuple[str, str]:
     return where.namespace or "", where.name
 
 
-def _plain(error: NotRunning) -> web.Response:
-    """Not a Status: clients then say that they are unable to upgrade the connection, and why."""
-    return web.Response(status=error.code, text=error.message)
+def _upgrading(handler: Handler) -> Handler:
+    """`handler`, with what a kubelet says not as a Status: clients then say that they are unable to upgrade
+    the connection, and why."""
+
+    async def handle(request: Request) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except NotRunning as error:
+            return web.Response(status=error.code, text=error.message)
+
+    return handle
 
 
 def _invalid(what: str, reason: str = "Invalid") -> ApiError:
