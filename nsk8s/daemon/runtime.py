@@ -14,6 +14,7 @@ import signal
 import socket
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -314,7 +315,9 @@ class Runtime:
 
     def _show(self, process: processes.Running) -> None:
         """A terminal's output into the log."""
-        if not process.copy():
+        try:
+            process.copy()
+        except EOFError:
             self._look_away(process)
 
     def _look_away(self, process: processes.Running) -> None:
@@ -333,8 +336,10 @@ class Runtime:
         asyncio.get_running_loop().remove_reader(process.monitor)
         self._look_away(process)
         code = process.exit_code()
-        while process.input is Input.TERMINAL and process.copy():
-            pass
+        if process.input is Input.TERMINAL and process.keeper is not None:
+            with suppress(EOFError):
+                while process.copy():
+                    pass
         process.close()
         if run.killer:
             run.killer.cancel()

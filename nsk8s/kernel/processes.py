@@ -120,17 +120,18 @@ class Running:
         if self.input is Input.ONCE and self.keeper is not None:
             self.keeper.dismiss()
 
-    def copy(self) -> bool:
-        """Append to the log what its terminal shows now; False once nobody has the terminal open any more,
-        or nothing is there."""
+    def copy(self) -> int:
+        """Append to the log what its terminal shows now; how many bytes. Raises EOFError once nobody has
+        the terminal open any more."""
         assert self.keeper is not None
         try:
             shown = os.read(self.keeper.end, CHUNK)
-        except OSError:  # EIO; EAGAIN
-            return False
+        except BlockingIOError:
+            return 0
+        except OSError as error:  # EIO
+            raise EOFError from error
         with open(self.log, "ab") as log:
-            log.write(shown)
-        return bool(shown)
+            return log.write(shown)
 
     def exit_code(self) -> int | None:
         """The program's exit code, after the monitor has ended; None when nobody knows it. A program
