@@ -19,9 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from aiohttp import StreamReader, web
-from aiohttp.abc import AbstractStreamWriter
-from aiohttp.http import RawRequestMessage
+from aiohttp import web
 
 from nsk8s.api.conversions import convert
 from nsk8s.api.kinds import Resource
@@ -29,6 +27,7 @@ from nsk8s.api.types import Obj
 from nsk8s.apiserver import answers, resources, subresources
 from nsk8s.apiserver.addressing import Filter, address, truth
 from nsk8s.apiserver.authentication import ADMIN, User
+from nsk8s.apiserver.connections import HANDSHAKE_TIMEOUT, SHUTDOWN_TIMEOUT, Connections, Listener, Quota
 from nsk8s.apiserver.discovery import Discovery
 from nsk8s.apiserver.fields import Fields
 from nsk8s.apiserver.forms import Form, form_of
@@ -45,15 +44,8 @@ from nsk8s.errors import ApiError, NsK8sError
 
 log = logging.getLogger("nsk8s")
 
-BODY_LIMIT = 64 * 1024 * 1024
-"""Largest request in bytes over the unix socket: `up` sends a whole cluster's objects at once."""
-LINE_LIMIT = 1024 * 1024
-"""Longest request line and header in bytes: `exec` has its command in the URL."""
-
-HANDSHAKE_TIMEOUT = 10.0
-"""Seconds a client may take to greet."""
-SHUTDOWN_TIMEOUT = 5.0
-"""Seconds a client may take to say goodbye."""
+WATCHES_PER_USER = 1024
+"""Watches that one user may have open: a client has some dozens."""
 
 PUBLIC = ("/healthz", "/livez", "/readyz", "/version")
 """What anybody may ask."""
@@ -78,6 +70,7 @@ class ApiServer:
         self._store = store
         self._turn = turn
         self._watchers = Watchers()
+        self._watches = Quota("watches", WATCHES_PER_USER)
         self._discovery = Discovery(lambda: self.registry.kinds, lambda: self.registry.version)
         self._openapi = OpenApi(
             lambda: self.registry.kinds,
@@ -141,14 +134,8 @@ class ApiServer:
         )
         return Listener(opened, server)
 
-    def _server(self, identify: Identify, *, trusted: bool) -> web.Server:
-        return _Server(
-            partial(self._handle, identify, trusted),
-            handler_cancellation=True,
-            access_log=None,
-            max_line_size=LINE_LIMIT,
-            max_field_size=LINE_LIMIT,
-        )
+    def _server(self, identify: Identify, *, trusted: bool) -> Connections:
+        return Connections(partial(self._handle, identify, trusted), trusted=trusted)
 
     async def _apply(self, obj: Obj) -> Obj:
         """`POST /nsk8s/v1/apply`: what ``kubectl apply`` does on the client's side, in one go; the object
@@ -166,10 +153,13 @@ class ApiServer:
         except NsK8sError as error:
             return answers.refusal(error)
         except web.HTTPRequestEntityTooLarge:
-            return answers.refusal(
-                ApiError(413, "RequestEntityTooLarge", f"the request is larger than {BODY_LIMIT} bytes")
-            )
-        except (ConnectionError, asyncio.CancelledError):
+            what = f"Request entity too large: limit is {http.client_max_size}"
+            return answers.refusal(ApiError(413, "RequestEntityTooLarge", what))
+        except asyncio.CancelledError:
+            raise
+        except ConnectionError as error:
+            if http.transport is None or http.transport.is_closing():
+                raise asyncio.CancelledError from error  # what aiohttp was about to do
             raise
         except Exception:  # a mistake of ours: logged whole, told in a line, and the server goes on
             log.exception("%s %s", http.method, http.path_qs)
@@ -218,7 +208,8 @@ class ApiServer:
         assert where is not None
         form = self._form(request, where.resource)
         if request.verb == "watch":
-            return await watch(request, Filter.of(where, query), form, store, self._watchers)
+            with self._watches.one(request.user.name):
+                return await watch(request, Filter.of(where, query), form, store, self._watchers)
         if where.name:
             found = resources.read(self.registry, where)
             return answers.answer(form.one(found), warnings=request.warnings)
@@ -318,34 +309,6 @@ class ApiServer:
             self._store.rollback()
             await answer.write(msgspec.json.encode(failure(answers.internal())) + b"\n")
         return answer
-
-
-class Listener:
-    """A listening socket that is served."""
-
-    def __init__(self, opened: asyncio.Server, server: web.Server) -> None:
-        self._opened = opened
-        self._server = server
-
-    async def close(self) -> None:
-        """Listen no more, and end the connections that came in here."""
-        self._opened.close()
-        await self._server.shutdown(0)
-
-
-class _Server(web.Server):
-    """aiohttp's low-level server with requests as large as `up` needs them."""
-
-    def _make_request(
-        self,
-        message: RawRequestMessage,
-        payload: StreamReader,
-        protocol: web.RequestHandler,
-        writer: AbstractStreamWriter,
-        task: asyncio.Task[None],
-    ) -> web.BaseRequest:
-        loop = asyncio.get_running_loop()
-        return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=BODY_LIMIT)
 
 
 def _administrator(_http: web.BaseRequest) -> User:

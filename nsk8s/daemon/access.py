@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from nsk8s.api.topology import NodeTopology, Topology
-from nsk8s.apiserver.server import ApiServer, Identify, Listener
+from nsk8s.apiserver.connections import Listener
+from nsk8s.apiserver.server import ApiServer, Identify
 from nsk8s.cluster.services import API_PORT
 from nsk8s.daemon.network import Network
 from nsk8s.daemon.pki import Keys, server_names, write

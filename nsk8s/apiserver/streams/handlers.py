@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from datetime import datetime
 from functools import partial
 
 from aiohttp import web
 
 from nsk8s.apiserver.addressing import number, truth
+from nsk8s.apiserver.connections import Quota
 from nsk8s.apiserver.request import Request
 from nsk8s.apiserver.server import ApiServer
 from nsk8s.apiserver.streams import portforward, session
@@ -43,7 +43,7 @@ class Streams:
 
     def __init__(self, access: PodAccess) -> None:
         self._access = access
-        self._sessions: Counter[str] = Counter()
+        self._sessions = Quota("sessions", SESSION_LIMIT)
 
     async def exec(self, request: Request) -> web.StreamResponse:
         """``pods/X/exec``."""
@@ -55,7 +55,7 @@ class Streams:
         start = self._access.exec(
             namespace, pod, options.container, command, stdin=options.stdin, tty=options.tty
         )
-        with self._one(request):
+        with self._sessions.one(request.user.name):
             return await session.serve(request, options, start, f"[{' '.join(command)}]")
 
     async def attach(self, request: Request) -> web.StreamResponse:
@@ -63,14 +63,14 @@ class Streams:
         namespace, pod = _pod(request)
         options = Options.of(request)
         start = self._access.attach(namespace, pod, options.container, stdin=options.stdin, tty=options.tty)
-        with self._one(request):
+        with self._sessions.one(request.user.name):
             return await session.serve(request, options, start, "[]")
 
     async def portforward(self, request: Request) -> web.StreamResponse:
         """``pods/X/portforward``."""
         namespace, pod = _pod(request)
         self._access.forwards(namespace, pod)
-        with self._one(request):
+        with self._sessions.one(request.user.name):
             return await portforward.serve(request, partial(self._access.dial, namespace, pod))
 
     async def log(self, request: Request) -> web.StreamResponse:
@@ -81,30 +81,13 @@ class Streams:
             )
         namespace, pod = _pod(request)
         pieces = self._access.logs(namespace, pod, log_options(request))
-        with self._one(request):
+        with self._sessions.one(request.user.name):
             async with aclosing(pieces):  # type: ignore[type-var]  # an async generator
                 answer = web.StreamResponse(headers={"Content-Type": "text/plain"})
                 await answer.prepare(request.http)
                 async for piece in pieces:
                     await answer.write(piece)
         return answer
-
-    @contextmanager
-    def _one(self, request: Request) -> Iterator[None]:
-        name = request.user.name
-        if self._sessions[name] >= SESSION_LIMIT:
-            raise ApiError(
-                429,
-                "TooManyRequests",
-                f"{name} has {SESSION_LIMIT} sessions open already, please try again later",
-            )
-        self._sessions[name] += 1
-        try:
-            yield
-        finally:
-            self._sessions[name] -= 1
-            if not self._sessions[name]:
-                del self._sessions[name]
 
 
 def log_options(request: Request) -> LogOptions:

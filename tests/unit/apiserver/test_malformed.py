@@ -11,10 +11,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from aiohttp import web
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nsk8s.apiserver import server as servers
+from nsk8s.apiserver import connections
+from nsk8s.apiserver.request import Request
 from nsk8s.client import Client
 from nsk8s.errors import ApiError
 from nsk8s.paths import ClusterPaths
@@ -147,7 +149,7 @@ def test_a_patch_cannot_nest_deeper_either(standing: Served) -> None:
 
 
 def test_a_huge_body_is_refused(standing: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(servers, "BODY_LIMIT", 1000)
+    monkeypatch.setattr(connections, "BODY_LIMIT", 1000)
     status, answer = ask(standing, "POST", PODS, b'"' + b"x" * 2000 + b'"')
     assert (status, answer["reason"]) == (413, "RequestEntityTooLarge")
 
@@ -195,6 +197,25 @@ def test_a_client_that_leaves_in_the_middle_is_no_event(standing: Served) -> Non
         with socket.socket(socket.AF_UNIX) as other:
             other.connect(str(standing.paths.socket))
             other.sendall(sent)
+    assert standing.client.get(f"{PODS}/a")["kind"] == "Pod"
+
+
+def test_a_client_that_leaves_while_it_is_told_something_is_no_event(standing: Served) -> None:
+    async def told(request: Request) -> web.StreamResponse:
+        answer = web.StreamResponse()
+        await answer.prepare(request.http)
+        assert request.http.transport is not None
+        request.http.transport.close()
+        await answer.write(b"never read")
+        return answer
+
+    standing.server.handle("pods", "told", told)
+    with socket.socket(socket.AF_UNIX) as other:
+        other.settimeout(DEADLINE)
+        other.connect(str(standing.paths.socket))
+        other.sendall(f"GET {PODS}/a/told HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        while other.recv(65536):
+            pass
     assert standing.client.get(f"{PODS}/a")["kind"] == "Pod"
 
 
