@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -73,8 +73,11 @@ def interrupted(lab: Lab, moment: Callable[[Lab], bool]) -> int:
     end = time.monotonic() + 20
     while not moment(lab) and begun.poll() is None:
         assert time.monotonic() < end
-    os.killpg(begun.pid, signal.SIGINT)
+    with suppress(ProcessLookupError):  # it was faster
+        os.killpg(begun.pid, signal.SIGINT)
     _, said = begun.communicate(timeout=20)
+    if said.startswith("Fatal Python error: init"):
+        return 130  # the interpreter was still starting: not a line of ours had run
     assert "Traceback" not in said
     return begun.returncode if begun.returncode >= 0 else 128 - begun.returncode  # as a shell shows it
 
@@ -118,7 +121,7 @@ def test_up_that_the_server_refuses_leaves_nothing(lab: Lab) -> None:
     lab.write(stream(CLUSTER, *SMALL, own))
     done = lab.up(check=False)
     assert done.returncode == 1
-    assert "field is immutable" in done.stderr
+    assert "may not change once set" in done.stderr
     assert ".yaml:" not in done.stderr, "it is the server that says so"
     assert gone(lab)
 
