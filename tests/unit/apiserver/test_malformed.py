@@ -209,11 +209,11 @@ def test_a_client_that_leaves_while_it_is_told_something_is_no_event(standing: S
         await answer.write(b"never read")
         return answer
 
-    standing.server.handle("pods", "told", told)
+    standing.server.handle("pods", "log", told)
     with socket.socket(socket.AF_UNIX) as other:
         other.settimeout(DEADLINE)
         other.connect(str(standing.paths.socket))
-        other.sendall(f"GET {PODS}/a/told HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        other.sendall(f"GET {PODS}/a/log HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         while other.recv(65536):
             pass
     assert standing.client.get(f"{PODS}/a")["kind"] == "Pod"
