@@ -7,13 +7,14 @@ many things that never end (watches, sessions) one user may have open.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 from aiohttp import StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
-from aiohttp.http import RawRequestMessage
+from aiohttp.http import HttpProcessingError, RawRequestMessage
 
 from nsk8s.errors import ApiError
 
@@ -40,6 +41,16 @@ IDLE_TIMEOUT = 90.0
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
+log = logging.getLogger("nsk8s.http")
+
+
+def _worth_telling(record: logging.LogRecord) -> bool:
+    """What is no HTTP is answered with 400, and is no event."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
+
+
+log.addFilter(_worth_telling)
+
 
 class Connections(web.Server):
     """aiohttp's low-level server with our limits. `trusted` clients have our own routes, and may be silent
@@ -49,6 +60,7 @@ class Connections(web.Server):
         self._trusted = trusted
         self._options = {
             "access_log": None,
+            "logger": log,
             "max_line_size": LINE_LIMIT,
             "max_field_size": FIELD_LIMIT,
             **({} if trusted else {"keepalive_timeout": IDLE_TIMEOUT}),
