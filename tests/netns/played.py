@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from nsk8s.apiserver.authentication import ADMIN
-from nsk8s.apiserver.server import ApiServer, Listener
+from nsk8s.apiserver.connections import Listener
+from nsk8s.apiserver.server import ApiServer
 from nsk8s.cluster.lifecycle import Event
 from nsk8s.cluster.store import NoJournal, Store
 from nsk8s.daemon.loop import Loop
