@@ -28,14 +28,16 @@ def faults(obj: Obj) -> list[str]:
 
 
 def _faults(value: object, schema: Schema, path: str) -> Iterator[str]:
-    if not schema.type or (value is None and schema.format == "date-time"):
-        return  # Go has no zero time but null
+    if not schema.type:
+        return
     if not isinstance(value, TYPES[schema.type]) or (isinstance(value, bool) and schema.type != "boolean"):
         yield f"{path}: {schema.type}, not {value!r}"
     elif isinstance(value, dict):
         yield from (f"{path}.{name} is missing" for name in schema.required if name not in value)
         for name, below in value.items():
             known = schema.properties.get(name) or schema.additional
+            if below is None and (name not in schema.required or (known and known.format == "date-time")):
+                continue  # a pointer without omitempty, a time that is none
             if known is not None:
                 yield from _faults(below, known, f"{path}.{name}")
             elif not schema.preserve_unknown and schema.properties:

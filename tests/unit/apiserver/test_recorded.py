@@ -20,9 +20,13 @@ from typing import Any
 
 import pytest
 
+from nsk8s.apiserver.authorization import Authorizer
+from nsk8s.apiserver.reviews import Reviews
 from nsk8s.apiserver.streams import handlers
 from nsk8s.apiserver.streams.access import Process
 from nsk8s.apiserver.streams.spdy import Opened, Spdy
+from nsk8s.apiserver.tokens import Tokens
+from nsk8s.daemon.pki import Keys
 from nsk8s.paths import ClusterPaths
 from tests.conformity import faults
 from tests.unit.apiserver.served import DEADLINE, Served, served
@@ -43,6 +47,8 @@ def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NSK8S_STATE", os.fspath(tmp_path_factory.mktemp("r")))
         with served(ClusterPaths("r")) as found:
+            tokens = Tokens(found.world.store, Keys(found.paths).signing_key)
+            Reviews(found.world.store, Authorizer(found.world.store), tokens).serve(found.server)
             yield found
 
 
