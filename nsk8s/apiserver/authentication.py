@@ -9,8 +9,7 @@ from __future__ import annotations
 import hashlib
 import ssl
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
@@ -19,6 +18,8 @@ from nsk8s.errors import ApiError
 
 AUTHENTICATED = "system:authenticated"
 """The group of everybody who is known."""
+CERTIFICATES = 1024
+"""How many clients are remembered by their certificates."""
 CREDENTIAL_ID = "authentication.kubernetes.io/credential-id"
 """The key in `User.extra` that tells by which credential somebody is known (KEP-4193)."""
 
@@ -47,36 +48,36 @@ class Authenticator:
 
     def __init__(self, review: Callable[[str], User | None]) -> None:
         self._review = review
+        self._certificates: dict[bytes, User | None] = {}
 
     def identify(self, http: web.BaseRequest) -> User:
         """Who sends `http`. A certificate counts before a token. Raises `ApiError` 401."""
         connection = http.get_extra_info("ssl_object")
-        user = of_connection(connection) if connection is not None else None
+        user = self._of_connection(connection) if connection is not None else None
         if user is None:
             scheme, _, token = http.headers.get("Authorization", "").partition(" ")
             if scheme.lower() == "bearer" and token.strip():
                 user = self._review(token.strip())
         if user is None:
             raise unauthorized()
-        if AUTHENTICATED not in user.groups:
-            user = replace(user, groups=(*user.groups, AUTHENTICATED))
         return user
 
+    def _of_connection(self, connection: ssl.SSLObject) -> User | None:
+        """Whom the certificate is for that TLS has verified; None without one."""
+        raw = connection.getpeercert(binary_form=True)
+        if not raw:
+            return None
+        if raw not in self._certificates:  # to take it apart costs more than the rest of a request
+            if len(self._certificates) >= CERTIFICATES:
+                self._certificates = {}
+            self._certificates[raw] = of_certificate(raw, connection.getpeercert() or {})
+        return self._certificates[raw]
 
-def of_connection(connection: ssl.SSLObject) -> User | None:
-    """Whom the client certificate of a TLS connection, which TLS has verified, is for; None without
-    one."""
-    raw = connection.getpeercert(binary_form=True)
-    return _of_certificate(raw, _subject(connection.getpeercert())) if raw else None
 
-
-def _subject(certificate: Mapping[str, Any] | None) -> tuple[tuple[str, str], ...]:
-    names = (certificate or {}).get("subject", ())
-    return tuple((key, value) for attributes in names for key, value in attributes)
-
-
-@lru_cache(256)
-def _of_certificate(raw: bytes, subject: tuple[tuple[str, str], ...]) -> User | None:
+def of_certificate(raw: bytes, certificate: Mapping[str, Any]) -> User | None:
+    """Whom a client certificate is for: `raw` is its DER, `certificate` what `ssl` says of it. None if it
+    names nobody."""
+    subject = [pair for attributes in certificate.get("subject", ()) for pair in attributes]
     names = [value for key, value in subject if key == "commonName"]
     groups = tuple(value for key, value in subject if key == "organizationName")
     if not names:

@@ -14,7 +14,7 @@ import pytest
 
 from nsk8s.api.topology import NodeTopology, Topology
 from nsk8s.apiserver import certificates
-from nsk8s.apiserver.authentication import User, _of_certificate
+from nsk8s.apiserver.authentication import User, of_certificate
 from nsk8s.daemon.access import PORTS, loopback
 from nsk8s.daemon.pki import Keys, server_names
 from nsk8s.paths import ClusterPaths
@@ -159,7 +159,8 @@ def test_whoever_never_greets_is_dropped(
 
 
 def test_a_certificate_without_a_name_is_nobody() -> None:
-    assert _of_certificate(b"x", (("organizationName", "system:masters"),)) is None
-    found = _of_certificate(b"x", (("organizationName", "a"), ("commonName", "jane")))
+    group = (("organizationName", "system:masters"),)
+    assert of_certificate(b"x", {"subject": (group,)}) is None
+    found = of_certificate(b"x", {"subject": (group, (("commonName", "jane"),))})
     assert isinstance(found, User)
-    assert (found.name, found.groups) == ("jane", ("a", "system:authenticated"))
+    assert (found.name, found.groups) == ("jane", ("system:masters", "system:authenticated"))
