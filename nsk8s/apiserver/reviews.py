@@ -40,6 +40,8 @@ class Reviews:
         server.handle(f"localsubjectaccessreviews.{AUTHZ}", "", self.may_they)
         server.handle(f"selfsubjectrulesreviews.{AUTHZ}", "", self.what_may_i)
         server.handle("serviceaccounts", "token", self.token)
+        server.publish("/.well-known/openid-configuration", issuer)
+        server.publish("/openid/v1/jwks", self._tokens.key_set)
 
     async def who_am_i(self, request: Request) -> web.StreamResponse:
         """SelfSubjectReview (``kubectl auth whoami``)."""
@@ -151,6 +153,18 @@ class Reviews:
     def _decision(self, user: User, wanted: Attributes) -> Obj:
         allowed, reason = self._authorizer.rbac.allowed(user.name, user.groups, wanted)
         return {"allowed": allowed, **({"reason": reason} if reason else {})}
+
+
+def issuer() -> Obj:
+    """Who signs the tokens of service accounts, for those who check them by themselves (OpenID Connect
+    Discovery; KEP-1393)."""
+    return {
+        "issuer": ISSUER,
+        "jwks_uri": f"{ISSUER}/openid/v1/jwks",
+        "response_types_supported": ["id_token"],
+        "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": ["ES256"],
+    }
 
 
 async def _asked(request: Request) -> Obj:

@@ -77,6 +77,7 @@ class ApiServer:
             lambda resource: self.registry.definitions.schema(resource),
             lambda: self.registry.version,
         )
+        self._published: dict[str, Callable[[], Obj]] = {}
         self._own: dict[tuple[str, str], OwnHandler] = {("POST", "/nsk8s/v1/apply"): self._apply}
         self._handlers: dict[tuple[str, str], Handler] = {}
         subresources.register(self)
@@ -84,6 +85,10 @@ class ApiServer:
     def route(self, method: str, path: str, handler: OwnHandler) -> None:
         """Serve a path that is not Kubernetes', over the unix socket only."""
         self._own[method, path] = handler
+
+    def publish(self, path: str, document: Callable[[], Obj]) -> None:
+        """Serve a document at a path that is no resource's, to those who may get it."""
+        self._published[path] = document
 
     def handle(self, resource: str, subresource: str, handler: Handler) -> None:
         """Serve a subresource (``pods``, ``exec``), or all of a resource that is not stored ("")."""
@@ -196,6 +201,8 @@ class ApiServer:
                 return await self._stream(http, answer)
             return answers.json(await answer)
         found = None
+        if method == "GET" and path in self._published:
+            return answers.json(self._published[path]())
         if method == "GET":
             accepted = http.headers.get("Accept", "")
             found = self._discovery.document(path, accepted) or self._openapi.document(path, query, accepted)

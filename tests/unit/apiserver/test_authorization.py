@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from nsk8s.api.types import Obj
 from nsk8s.apiserver.authentication import Authenticator
@@ -377,3 +380,19 @@ def test_a_token_is_not_made_for_less_than_ten_minutes(door: Door) -> None:
         'TokenRequest.authentication.k8s.io "robot" is invalid: spec.expirationSeconds: Invalid value: 1: '
         "may not specify a duration less than 10 minutes",
     )
+
+
+def test_others_can_check_a_token_by_the_published_key(door: Door) -> None:
+    account(door)
+    text = token(door)
+    assert door.by("jane", "/openid/v1/jwks")[0] == 403
+    about = with_token(door, text, "/.well-known/openid-configuration")[1]
+    assert about["jwks_uri"].endswith("/openid/v1/jwks")
+    (key,) = with_token(door, text, "/openid/v1/jwks")[1]["keys"]
+    signed, _, signature = text.encode().rpartition(b".")
+    x, y, raw = (base64.urlsafe_b64decode(part + "==") for part in (key["x"], key["y"], signature.decode()))
+    numbers = ec.EllipticCurvePublicNumbers(
+        int.from_bytes(x, "big"), int.from_bytes(y, "big"), ec.SECP256R1()
+    )
+    halves = int.from_bytes(raw[:32], "big"), int.from_bytes(raw[32:], "big")
+    numbers.public_key().verify(encode_dss_signature(*halves), signed, ec.ECDSA(hashes.SHA256()))
