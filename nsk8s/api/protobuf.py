@@ -8,7 +8,8 @@ is not on the wire: it stands in ``data/protobuf-1.33.json.xz``, which is read w
 That file has ``kinds`` (apiVersion -> kind -> message) and ``messages`` (name -> field number -> [JSON name,
 type, flags]). A type is a scalar's, a message's, or one of the types with a JSON form of their own
 (`_SPECIAL`). Flags: ``p`` pointer, ``o`` omitempty, ``r`` repeated, ``m`` map with string keys, ``w`` a list
-wrapped in a message. The JSON name is empty for a struct that is inlined.
+wrapped in a message, ``u`` a message of which JSON has only the last field that is there. The JSON name is
+empty for a struct that is inlined.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from importlib import resources
+from math import isfinite
 from typing import Any, NamedTuple
 
 import msgspec
@@ -250,7 +252,8 @@ def _value(field: _Field, value: Any, depth: int) -> Any:  # noqa: ANN401  # JSO
     data = _of(_BYTES, value)
     if (special := _SPECIAL.get(field.type)) is not None:
         return special(data, depth - 1)
-    return _message(field.type, data, depth - 1)
+    found = _message(field.type, data, depth - 1)
+    return list(found.values())[-1] if found and "u" in field.flags else found
 
 
 _SCALAR: dict[str, Callable[[Any], Any]] = {
@@ -266,7 +269,10 @@ _SCALAR: dict[str, Callable[[Any], Any]] = {
 def _double(value: bytes) -> float:
     if len(value) != 8:
         raise _Malformed("proto: wrong wireType for a double")
-    return float(struct.unpack("<d", value)[0])
+    number: float = struct.unpack("<d", value)[0]
+    if not isfinite(number):
+        raise _Malformed(f"json: unsupported value: {number}")
+    return int(number) if number.is_integer() else number
 
 
 # --- types with a JSON form of their own ------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import json
+import struct
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,46 @@ def test_forms_of_their_own() -> None:
     extra = field(1, field(5, field(1, b"k") + field(2, field(1, b"a") + field(1, b"b"))))
     review = body("authorization.k8s.io/v1", "SubjectAccessReview", field(2, extra[2:]))
     assert protobuf.decode(review)["spec"] == {"extra": {"k": ["a", "b"]}}
+
+
+def test_schemas_of_custom_resources() -> None:
+    """JSONSchemaPropsOrArray, OrBool and OrStringArray are in JSON what they have; numbers are doubles."""
+    text, number = field(5, b"string"), field(5, b"number") + varint(9 << 3 | 1) + struct.pack("<d", 1.5)
+    open_, closed = field(30, field(1, 1)), field(30, field(1, 0))
+    either = field(32, field(1, b"d") + field(2, field(2, b"a") + field(2, b"b")))
+    names = {
+        b"list": field(5, b"array") + field(24, field(1, text)),
+        b"tuple": field(24, field(2, text) + field(2, number)),
+        b"map": field(30, field(1, 0) + field(2, text)),
+        b"open": open_,
+        b"closed": closed + either,
+        b"whole": varint(9 << 3 | 1) + struct.pack("<d", 3.0) + field(8, field(1, b'{"a":1}')),
+    }
+    schema = b"".join(field(29, field(1, name) + field(2, below)) for name, below in names.items())
+    sent = field(2, field(7, field(1, b"v1") + field(2, 1) + field(3, 0) + field(4, field(1, schema))))
+    version = protobuf.decode(body("apiextensions.k8s.io/v1", "CustomResourceDefinition", sent))["spec"]
+    assert version["versions"] == [
+        {
+            "name": "v1",
+            "served": True,
+            "storage": False,
+            "schema": {
+                "openAPIV3Schema": {
+                    "properties": {
+                        "list": {"type": "array", "items": {"type": "string"}},
+                        "tuple": {"items": [{"type": "string"}, {"type": "number", "maximum": 1.5}]},
+                        "map": {"additionalProperties": {"type": "string"}},
+                        "open": {"additionalProperties": True},
+                        "closed": {"additionalProperties": False, "dependencies": {"d": ["a", "b"]}},
+                        "whole": {"maximum": 3, "default": {"a": 1}},
+                    }
+                }
+            },
+        }
+    ]
+    endless = field(2, field(7, field(4, field(1, varint(9 << 3 | 1) + struct.pack("<d", float("inf"))))))
+    with pytest.raises(ApiError, match="unsupported value: inf"):
+        protobuf.decode(body("apiextensions.k8s.io/v1", "CustomResourceDefinition", endless))
 
 
 def test_delete_options_belong_to_every_group() -> None:
