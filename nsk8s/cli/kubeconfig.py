@@ -24,7 +24,9 @@ SECTIONS = ("clusters", "contexts", "users")
 
 
 @click.command()
-@click.argument("name", required=False, metavar="[CLUSTER]", shell_complete=completing.clusters)
+@click.argument(
+    "name", required=False, envvar="NSK8S_CLUSTER", metavar="[CLUSTER]", shell_complete=completing.clusters
+)
 @click.option("--merge", is_flag=True, help="Add it to $KUBECONFIG's first file or ~/.kube/config.")
 def kubeconfig(name: str | None, merge: bool) -> None:
     """Print the kubeconfig of a cluster's administrator, or add it to your own as the context
