@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 
-from nsk8s.daemon.launch import DEADLINE, READY, listening
+from nsk8s.daemon.launch import DEADLINE, READY, listening, tell
 from nsk8s.daemon.server import serve
 from nsk8s.errors import NsK8sError
 from nsk8s.paths import ClusterPaths
@@ -26,13 +26,13 @@ def main(cluster: str, told: int) -> None:
     os.umask(0o077)
     paths = ClusterPaths(cluster)
     if not alone(paths):
-        os.write(told, READY)
+        tell(told, READY)
         return
     try:
         asyncio.run(serve(paths, told))
     except NsK8sError as error:
         logging.critical("%s", error)
-        os.write(told, json.dumps([error.message, error.hint]).encode())
+        tell(told, json.dumps([error.message, error.hint]).encode())
 
 
 def alone(paths: ClusterPaths) -> bool:

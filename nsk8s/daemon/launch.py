@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from nsk8s.errors import ClusterGone, HostError, Problem, Timeout
@@ -75,6 +75,14 @@ def ensure(paths: ClusterPaths, *, create: bool = False) -> bool:
             return False
         _spawn(paths, holder)
     return new
+
+
+def tell(told: int, said: bytes) -> None:
+    """The daemon's side of the pipe: say `said` to whoever started it, who may have been interrupted and be
+    gone; the daemon serves whoever comes next."""
+    with suppress(BrokenPipeError):
+        os.write(told, said)
+    os.close(told)
 
 
 def _spawn(paths: ClusterPaths, holder: holders.Holder) -> None:

@@ -44,7 +44,7 @@ from nsk8s.daemon.access import Access
 from nsk8s.daemon.bringup import Applied, Readiness, apply_all, readiness
 from nsk8s.daemon.hardware import system
 from nsk8s.daemon.journal import SqliteJournal
-from nsk8s.daemon.launch import READY
+from nsk8s.daemon.launch import READY, tell
 from nsk8s.daemon.loop import Loop
 from nsk8s.daemon.network import Network, Plan, Share
 from nsk8s.daemon.pki import Keys
@@ -450,8 +450,7 @@ async def serve(paths: ClusterPaths, told: int) -> None:
     await daemon.api.listen(paths.socket)
     daemon.spawn("network", daemon.follow())
     daemon.spawn("watch", daemon.watch())
-    os.write(told, READY)
-    os.close(told)
+    tell(told, READY)
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
     await asyncio.Event().wait()

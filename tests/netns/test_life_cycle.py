@@ -6,6 +6,7 @@ import os
 import signal
 import sqlite3
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
@@ -15,6 +16,7 @@ import pytest
 import yaml
 
 from nsk8s import paths
+from nsk8s.daemon.launch import listening
 from nsk8s.paths import ClusterPaths
 from tests.conftest import MakeLab, unique_name
 from tests.lab import Lab
@@ -98,6 +100,26 @@ def test_up_is_interrupted_and_down_removes_what_there_is(lab: Lab, moment: str)
     assert interrupted(lab, MOMENTS[moment]) in (130, 0)
     lab.down()
     until(lab, lambda: gone(lab), "nothing is left")
+
+
+IMPATIENT = """
+import sys
+from nsk8s.daemon import launch
+from nsk8s.paths import ClusterPaths
+def gone(*_):
+    raise SystemExit
+launch._await = gone
+launch.ensure(ClusterPaths(sys.argv[1]), create=True)
+"""
+
+
+def test_a_control_plane_serves_though_whoever_started_it_is_gone(lab: Lab) -> None:
+    subprocess.run([sys.executable, "-c", IMPATIENT, lab.name], env=lab.environ(), check=True)
+    until(lab, lambda: listening(ClusterPaths(lab.name)), "the control plane listens")
+    lab.nsk8s("ls")
+    born = Processes(lab.name).daemon()
+    lab.up()
+    assert Processes(lab.name).daemon() == born
 
 
 def test_up_of_a_change_is_interrupted(cluster: MakeLab) -> None:
