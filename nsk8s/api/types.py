@@ -236,6 +236,10 @@ class Taint(Struct, frozen=True):
     effect: str = ""
 
 
+ZONE = "topology.kubernetes.io/zone"
+"""The label that says which zone a node is in."""
+
+
 class NodeSpec(Struct, frozen=True):
     podCIDR: str = ""
     unschedulable: bool = False
@@ -289,6 +293,7 @@ class ServiceSpec(Struct, frozen=True):
     externalTrafficPolicy: str = "Cluster"
     internalTrafficPolicy: str = "Cluster"
     publishNotReadyAddresses: bool = False
+    trafficDistribution: str | None = None
 
 
 class Service(Struct, frozen=True):
@@ -309,10 +314,20 @@ class ObjectReference(Struct, frozen=True):
     uid: str = ""
 
 
+class Hint(Struct, frozen=True):
+    name: str = ""
+
+
+class EndpointHints(Struct, frozen=True):
+    forZones: tuple[Hint, ...] | None = None
+    forNodes: tuple[Hint, ...] | None = None
+
+
 class Endpoint(Struct, frozen=True):
     addresses: tuple[str, ...] = ()
     conditions: EndpointConditions = EndpointConditions()
     nodeName: str = ""
+    hints: EndpointHints | None = None
     targetRef: ObjectReference | None = None
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from nsk8s.api.topology import Topology
-from nsk8s.api.types import Obj, Pod, Service, ServicePort
+from nsk8s.api.types import ZONE, Obj, Pod, Service, ServicePort
 from nsk8s.cluster.replicasets import NAME_ROOM, owner_reference
 from nsk8s.cluster.selection import SelectorIndex
 from nsk8s.cluster.services import kubernetes_service
@@ -25,7 +25,9 @@ SKIP_MIRROR = "endpointslice.kubernetes.io/skip-mirror"
 ENDPOINTS_MANAGED_BY = "endpoints.kubernetes.io/managed-by"
 CONTROLLER = "endpointslice-controller.k8s.io"
 MIRROR = "endpointslicemirroring-controller.k8s.io"
-ZONE = "topology.kubernetes.io/zone"
+NEAR = ("PreferClose", "PreferSameZone", "PreferSameNode")
+"""spec.trafficDistribution of Services whose endpoints are meant for their own zone, the last for their own
+node too (KEP-4444, KEP-3015)."""
 
 PER_SLICE = 100
 """Endpoints a slice holds (--max-endpoints-per-slice)."""
@@ -167,6 +169,8 @@ class EndpointsController:
         zone = _zone(node) if node else ""
         if zone:
             endpoint["zone"] = zone
+        if endpoint["conditions"]["ready"] and (hints := _hints(service, zone, pod.spec.nodeName)):
+            endpoint["hints"] = hints
         return endpoint
 
     def _write_slices(
@@ -298,6 +302,15 @@ def _facets(pod: Obj) -> tuple[Any, ...] | None:
 def _who(endpoint: Obj) -> tuple[str, str]:
     """Pods on their node's network share its address."""
     return endpoint["addresses"][0], (endpoint.get("targetRef") or {}).get("uid", "")
+
+
+def _hints(service: Service, zone: str, node: str) -> Obj:
+    """Whose traffic a ready endpoint is meant for (trafficdist.ReconcileHints)."""
+    wanted = service.spec.trafficDistribution
+    if wanted not in NEAR:
+        return {}
+    hints: Obj = {"forZones": [{"name": zone}]} if zone else {}
+    return {**hints, "forNodes": [{"name": node}]} if wanted == "PreferSameNode" else hints
 
 
 def _zone(node: Obj) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence, Set
 
 from nsk8s.api.topology import Topology
-from nsk8s.api.types import EndpointSlice, Pod, Service
+from nsk8s.api.types import ZONE, EndpointSlice, Node, Pod, Service
 from nsk8s.cluster.control import Control
 from nsk8s.cluster.heartbeats import beat
 from nsk8s.cluster.ipam import Ipam
@@ -77,4 +77,8 @@ class Loop:
         slices = [
             v for v in self.store.views("endpointslices.discovery.k8s.io") if isinstance(v, EndpointSlice)
         ]
-        return self._compiler.compile(ClusterView(self.kubelet.wanted(), services, slices))
+        return self._compiler.compile(ClusterView(self.kubelet.wanted(), services, slices, self._zones()))
+
+    def _zones(self) -> dict[str, str]:
+        nodes = [v for v in self.store.views("nodes") if isinstance(v, Node)]
+        return {v.metadata.name: v.metadata.labels[ZONE] for v in nodes if ZONE in v.metadata.labels}

@@ -8,8 +8,8 @@ rule set that nothing has changed is the same object as last time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from nsk8s.api.topology import NodeTopology, Topology
 from nsk8s.api.types import EndpointSlice, Pod, Service
@@ -34,11 +34,12 @@ Below it ARP can be seen at work."""
 @dataclass(frozen=True, slots=True)
 class ClusterView:
     """What the cluster's state says about the network: `pods` are those whose sandbox is wanted, each
-    with spec.nodeName and status.podIP."""
+    with spec.nodeName and status.podIP; `zones` has the zone of each node that is in one."""
 
     pods: Sequence[Pod] = ()
     services: Sequence[Service] = ()
     slices: Sequence[EndpointSlice] = ()
+    zones: Mapping[str, str] = field(default_factory=dict)
 
 
 class Compiler:
@@ -68,7 +69,7 @@ class Compiler:
         placed: dict[str, list[Wiring]] = {name: [] for name in self._nodes}
         for pod, _, wiring in self._pods.values():
             placed[pod.spec.nodeName].append(wiring)
-        tables = self._services.tables(view.services, view.slices)
+        tables = self._services.tables(view.services, view.slices, view.zones)
         states = {FABRIC: self._fabric}
         for name, each in self._nodes.items():
             states[name] = each.state(tuple(placed[name]), tables[name], crowded=crowded)

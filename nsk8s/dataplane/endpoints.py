@@ -1,7 +1,7 @@
 """Which endpoints a service's traffic may use from one node: kube-proxy's choice among what the
 EndpointSlices say.
 
-Source: pkg/proxy EndpointSliceCache and CategorizeEndpoints. Topology hints are not looked at.
+Source: pkg/proxy EndpointSliceCache and CategorizeEndpoints, topology hints as of 1.34 (KEP-2433, KEP-3015).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from nsk8s.api.types import EndpointSlice
+from nsk8s.api.types import EndpointHints, EndpointSlice
 
 HEADLESS_LABEL = "service.kubernetes.io/headless"
 PROXY_NAME_LABEL = "service.kubernetes.io/service-proxy-name"
@@ -17,7 +17,8 @@ PROXY_NAME_LABEL = "service.kubernetes.io/service-proxy-name"
 
 
 class ProxyEndpoint(NamedTuple):
-    """One ``ip:port`` that serves a service port, and the state of the pod behind it."""
+    """One ``ip:port`` that serves a service port, the state of the pod behind it, and the zones and nodes
+    whose traffic it is meant for, if its slice says so."""
 
     address: str
     ip: str
@@ -25,6 +26,13 @@ class ProxyEndpoint(NamedTuple):
     ready: bool
     serving: bool
     terminating: bool
+    zones: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()
+
+    @property
+    def hinted(self) -> bool:
+        """Meant for some of the traffic only."""
+        return bool(self.zones or self.nodes)
 
     @property
     def port(self) -> int:
@@ -71,33 +79,48 @@ def collect(slices: Iterable[EndpointSlice]) -> dict[tuple[str, str], tuple[Prox
                 if not endpoint.addresses:
                     continue
                 ip, conditions = endpoint.addresses[0], endpoint.conditions
+                hints = endpoint.hints or EndpointHints()
                 ready, serving = conditions.ready is not False, conditions.serving is not False
                 address = f"{ip}:{port.port}"
                 group.setdefault(
                     address,
                     ProxyEndpoint(
-                        address, ip, endpoint.nodeName, ready, serving, bool(conditions.terminating)
+                        address,
+                        ip,
+                        endpoint.nodeName,
+                        ready,
+                        serving,
+                        bool(conditions.terminating),
+                        tuple(zone.name for zone in hints.forZones or ()),
+                        tuple(each.name for each in hints.forNodes or ()),
                     ),
                 )
     return {key: tuple(group[address] for address in sorted(group)) for key, group in found.items()}
 
 
 def choose(
-    endpoints: Sequence[ProxyEndpoint], node: str, *, cluster_policy: bool, local_policy: bool
+    endpoints: Sequence[ProxyEndpoint],
+    node: str,
+    zone: str = "",
+    *,
+    cluster_policy: bool,
+    local_policy: bool,
 ) -> Choice:
-    """What `node` uses of `endpoints`, given which traffic policies the service ever applies.
+    """What `node`, which is in `zone` (its ``topology.kubernetes.io/zone``), uses of `endpoints`, given which
+    traffic policies the service ever applies.
 
     Ready endpoints if there are any; otherwise those that are terminating and still serve, decided
-    for either policy by itself (KEP-1669).
+    for either policy by itself (KEP-1669). Hints choose among the ready ones for the Cluster policy alone.
     """
     cluster: tuple[ProxyEndpoint, ...] = ()
     local: tuple[ProxyEndpoint, ...] = ()
     exist = any(e.ready or e.draining for e in endpoints)
     if cluster_policy:
-        cluster = _usable(endpoints)
+        cluster = _near([e for e in endpoints if e.ready], node, zone) or _draining(endpoints)
     if not local_policy:
         return Choice(cluster, (), cluster, exist)
-    local = _usable([e for e in endpoints if e.node == node])
+    here = [e for e in endpoints if e.node == node]
+    local = tuple(e for e in here if e.ready) or _draining(here)
     if not cluster_policy:
         return Choice((), local, local, exist)
     known = {e.address for e in cluster}
@@ -106,5 +129,19 @@ def choose(
     return Choice(cluster, local, reachable, exist)
 
 
-def _usable(endpoints: Sequence[ProxyEndpoint]) -> tuple[ProxyEndpoint, ...]:
-    return tuple(e for e in endpoints if e.ready) or tuple(e for e in endpoints if e.draining)
+def _draining(endpoints: Sequence[ProxyEndpoint]) -> tuple[ProxyEndpoint, ...]:
+    return tuple(e for e in endpoints if e.draining)
+
+
+def _near(ready: Sequence[ProxyEndpoint], node: str, zone: str) -> tuple[ProxyEndpoint, ...]:
+    """Those of the `ready` endpoints that are meant for this node; else for its zone; else all. A hint counts
+    only if every one of them has one (topologyModeFromHints)."""
+    if all(e.nodes for e in ready):
+        mine = tuple(e for e in ready if node in e.nodes)
+        if mine:
+            return mine
+    if all(e.zones for e in ready):
+        mine = tuple(e for e in ready if zone in e.zones)
+        if mine:
+            return mine
+    return tuple(ready)

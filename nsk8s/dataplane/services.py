@@ -1,6 +1,7 @@
 """Every node's service rules, computed once and shared.
 
-All nodes hold the same rules for a service but where a Local traffic policy makes them differ. A rule set
+All nodes hold the same rules for a service but where a Local traffic policy or topology hints make them
+differ. A rule set
 is kept between calls as long as its service and slices are the same objects, and a chain that comes
 out with the same rules stays the same object, so that a later diff can pass over it.
 """
@@ -29,18 +30,26 @@ class ServiceRules:
         self._entries: dict[tuple[str, str], _Entry] = {}
         self._tables: dict[tuple[PortRules, ...], Tables] = {}
 
-    def tables(self, services: Sequence[Service], slices: Sequence[EndpointSlice]) -> dict[str, Tables]:
-        """kube-proxy's chains by node; the same object as last time where nothing has changed."""
+    def tables(
+        self,
+        services: Sequence[Service],
+        slices: Sequence[EndpointSlice],
+        zones: Mapping[str, str] | None = None,
+    ) -> dict[str, Tables]:
+        """kube-proxy's chains by node; the same object as last time where nothing has changed. `zones` has
+        the zone of each node that is in one."""
+        zones = zones or {}
         self._entries = self._updated(services, slices)
         ports = [port for _, entry in sorted(self._entries.items()) for port in entry.ports]
         comments = sum(len(port.endpoints) for port in ports) <= kubeproxy.LARGE_CLUSTER
-        alike = not any(port.front.local_policy for port in ports)
+        alike = all(port.alike for port in ports)
         made: dict[tuple[PortRules, ...], Tables] = {}
         result: dict[str, Tables] = {}
         rules: tuple[PortRules, ...] = ()
         for node in self._nodes:
             if not (alike and result):
-                rules = tuple(port.rules(node, self._pod_cidr, comments=comments) for port in ports)
+                zone = zones.get(node, "")
+                rules = tuple(port.rules(node, zone, self._pod_cidr, comments=comments) for port in ports)
             if rules not in made:
                 made[rules] = self._tables.get(rules) or kubeproxy.tables(rules)
             result[node] = made[rules]
@@ -100,29 +109,32 @@ class _Entry:
 
 class _Port:
     """One service port with its endpoints, and its rules on the kinds of node there are: by the
-    endpoints that a Local policy would use there."""
+    endpoints that are used there. `alike`: all nodes use the same."""
 
     def __init__(self, front: Frontend, endpoints: Sequence[ProxyEndpoint], known: Known) -> None:
         self.front = front
         self.endpoints = endpoints
         self._known = known
         self._comments = True
-        self._rules: dict[tuple[ProxyEndpoint, ...], PortRules] = {}
+        self._hinted = front.cluster_policy and any(endpoint.hinted for endpoint in endpoints)
+        self.alike = not (self._hinted or front.local_policy)
+        self._rules: dict[tuple[tuple[ProxyEndpoint, ...], ...], PortRules] = {}
 
-    def rules(self, node: str, pod_cidr: str, *, comments: bool) -> PortRules:
+    def rules(self, node: str, zone: str, pod_cidr: str, *, comments: bool) -> PortRules:
         if comments is not self._comments:
             self._comments, self._rules = comments, {}
         front = self.front
-        if self._rules and not front.local_policy:
-            return self._rules[()]
+        if self._rules and self.alike:
+            return next(iter(self._rules.values()))
         choice = choose(
-            self.endpoints, node, cluster_policy=front.cluster_policy, local_policy=front.local_policy
+            self.endpoints, node, zone, cluster_policy=front.cluster_policy, local_policy=front.local_policy
         )
-        if choice.local not in self._rules:
+        used = (choice.cluster, choice.local) if self._hinted else (choice.local,)
+        if used not in self._rules:
             made = kubeproxy.port_rules(front, choice, pod_cidr, comments=comments)
             chains = tuple(self._known.get(chain, chain) for chain in made.chains)
-            self._rules[choice.local] = replace(made, chains=chains)
-        return self._rules[choice.local]
+            self._rules[used] = replace(made, chains=chains)
+        return self._rules[used]
 
     def chains(self) -> list[Chain]:
         return [chain for rules in self._rules.values() for chain in rules.chains]

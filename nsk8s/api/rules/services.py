@@ -16,6 +16,7 @@ NODE_PORTS = range(30000, 32768)
 TYPES = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
 AFFINITY_SECONDS = 86400
 """The longest session affinity: a day."""
+DISTRIBUTIONS = ("PreferClose", "PreferSameNode", "PreferSameZone")
 SLICE_ENDPOINTS = 1000
 """The most endpoints an EndpointSlice can have."""
 
@@ -120,6 +121,8 @@ def _traffic(spec: ServiceSpec, findings: Findings) -> None:
         ("internalTrafficPolicy", spec.internalTrafficPolicy),
     ):
         findings.one_of(f"spec.{field}", policy, ("Cluster", "Local"))
+    if spec.trafficDistribution is not None:
+        findings.one_of("spec.trafficDistribution", spec.trafficDistribution, DISTRIBUTIONS)
     reachable = spec.type in ("NodePort", "LoadBalancer") or spec.externalIPs
     if spec.externalTrafficPolicy == "Local" and not reachable:
         findings.invalid(

@@ -335,6 +335,7 @@ def test_valid_objects_are_valid_as_written_and_as_stored(kind: str) -> None:
             "1st",
             'metadata.name: Invalid value: "1st": a DNS-1035 label must consist',
         ),
+        ("Service", "spec.trafficDistribution", "Near", 'supported values: "PreferClose", "PreferSameNode"'),
         ("Service", "spec.type", "nodeport", 'did you mean "NodePort"?'),
         (
             "Service",

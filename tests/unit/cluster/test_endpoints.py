@@ -234,3 +234,34 @@ def test_what_somebody_breaks_is_repaired() -> None:
     world.settle()
     assert set(conditions(world, "web")) == {"p"}
     assert world.get("endpoints", "web")["subsets"]
+
+
+def zoned(world: World, **zones: str) -> None:
+    for node, zone in zones.items():
+        labels = {"topology.kubernetes.io/zone": zone}
+        world.registry.patch("nodes", "", node, {"metadata": {"labels": labels}}, "merge")
+
+
+def hints(world: World, name: str) -> dict[str, Any]:
+    return {e["nodeName"]: e.get("hints") for s in slices(world, name) for e in s["endpoints"]}
+
+
+def test_endpoints_say_whom_they_are_for() -> None:
+    world = World()
+    zoned(world, w1="a")
+    world.create(deployment("web", 2))
+    world.create(service("web", trafficDistribution="PreferClose"))
+    world.make_ready()
+    assert hints(world, "web") == {"w1": {"forZones": [{"name": "a"}]}, "w2": None}
+    zoned(world, w2="b")
+    world.settle()
+    assert hints(world, "web")["w2"] == {"forZones": [{"name": "b"}]}
+    world.apply(service("web", trafficDistribution="PreferSameNode"))
+    assert hints(world, "web")["w2"] == {"forZones": [{"name": "b"}], "forNodes": [{"name": "w2"}]}
+    unready = next(p for p in world.active() if p.spec.nodeName == "w2")
+    world.status(unready, ready=False)
+    world.settle()
+    assert hints(world, "web")["w2"] is None
+    world.registry.patch("services", "default", "web", {"spec": {"trafficDistribution": None}}, "merge")
+    world.settle()
+    assert hints(world, "web") == {"w1": None, "w2": None}
