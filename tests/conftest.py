@@ -1,4 +1,5 @@
-"""What all tests share: who may run here, the witness of what is left behind, scratch state, clusters."""
+"""What all tests share: options, who may run here, the witness of what is left behind, scratch state,
+clusters."""
 
 from __future__ import annotations
 
@@ -18,12 +19,23 @@ import pytest
 
 from tests import witness
 from tests.lab import Lab
+from tests.rows import Recorder
 
 PRIVILEGED = ("netns", "lesson")
 PROGRAMS = ("ip", "iptables-restore", "conntrack", "bwrap", "curl", "ping")
 MakeLab = Callable[[str], Lab]
 
 _count = itertools.count(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--update", action="store_true", help="rewrite golden files, and after a whole run the README's table"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Recorder(update=config.getoption("--update")))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
