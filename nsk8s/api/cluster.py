@@ -14,14 +14,14 @@ What is left out gets a default:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, ip_network
 from types import MappingProxyType
 from typing import Any
 
 from nsk8s.api import names
 from nsk8s.api.findings import Findings
 from nsk8s.api.schema import CLUSTER, WRONG, conform
-from nsk8s.api.topology import ClientTopology, NodeTopology, Topology
+from nsk8s.api.topology import ClientTopology, KubeProxy, NodeTopology, Topology
 from nsk8s.api.types import Obj, Taint
 from nsk8s.errors import ManifestError, Problem
 
@@ -66,6 +66,7 @@ def read(cluster: Obj) -> tuple[Topology | None, list[Problem]]:
     networks = _networks(spec, findings)
     addresses = _addresses(nodes, clients, networks.get("nodeCIDR"), findings)
     pod_cidrs = _pod_cidrs(nodes, networks.get("podCIDR"), findings)
+    kube_proxy = _kube_proxy(spec, findings)
     if findings.problems:
         return None, findings.problems
     tainted = "worker" in roles
@@ -91,6 +92,7 @@ def read(cluster: Obj) -> tuple[Topology | None, list[Problem]]:
         node_cidr=spec["nodeCIDR"],
         network=spec["network"],
         proxy_mode=spec["proxyMode"],
+        kube_proxy=kube_proxy,
         host_access=spec["hostAccess"],
         images=MappingProxyType(dict(spec["images"])),
         kubernetes_version=spec["kubernetesVersion"],
@@ -183,6 +185,47 @@ def _taints(node: Mapping[str, Any], tainted: bool) -> tuple[Taint, ...]:
     if node.get("taints") is not None:
         return tuple(Taint(t["key"], t.get("value") or "", t["effect"]) for t in node["taints"])
     return (CONTROL_PLANE_TAINT,) if tainted and node.get("role") == "control-plane" else ()
+
+
+# --- kube-proxy -------------------------------------------------------------------------------------
+
+_DETECTED_BY = {"BridgeInterface": "bridgeInterface", "InterfaceNamePrefix": "interfaceNamePrefix"}
+"""The field of detectLocal that a detectLocalMode needs."""
+
+
+def _kube_proxy(spec: Mapping[str, Any], findings: Findings) -> KubeProxy:
+    given = spec["kubeProxy"]
+    path = "spec.kubeProxy"
+    mode, detected = given.get("detectLocalMode") or "ClusterCIDR", given.get("detectLocal") or {}
+    needed = _DETECTED_BY.get(mode)
+    if needed and needed not in detected:
+        findings.add(f"{path}.detectLocal.{needed}", "is missing", f"detectLocalMode {mode} needs it")
+    cluster_cidr = given.get("clusterCIDR")
+    if cluster_cidr:
+        _network(f"{path}.clusterCIDR", cluster_cidr, findings)
+    addresses = given.get("nodePortAddresses") or []
+    for i, word in enumerate(addresses):
+        at = f"{path}.nodePortAddresses[{i}]"
+        if word is WRONG or (word == "primary" and len(addresses) == 1):
+            continue
+        if word == "primary":
+            findings.add(at, '"primary" cannot stand beside others', "let it be the only one")
+            continue
+        try:
+            ip_network(word)
+        except ValueError as error:
+            findings.add(at, f'"{word}" is not a network: {error}', "write 172.18.0.0/24, or primary")
+    iptables = given.get("iptables") or {}
+    return KubeProxy(
+        masquerade_all=(given.get(spec["proxyMode"]) or {}).get("masqueradeAll", False),
+        localhost_node_ports=iptables.get("localhostNodePorts", True),
+        detect_local_mode=mode,
+        cluster_cidr=cluster_cidr,
+        bridge_interface=detected.get("bridgeInterface", ""),
+        interface_name_prefix=detected.get("interfaceNamePrefix", ""),
+        node_port_addresses=tuple(addresses),
+        tcp_be_liberal=(given.get("conntrack") or {}).get("tcpBeLiberal", False),
+    )
 
 
 # --- networks ---------------------------------------------------------------------------------------

@@ -121,6 +121,70 @@ IMAGE: Schema = {
     },
 }
 
+
+def _section(description: str, **properties: Schema) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "description": description,
+        "properties": properties,
+    }
+
+
+MASQUERADE_ALL: Schema = {
+    "type": "boolean",
+    "description": "Everything to a ClusterIP gets its node's address as its source.",
+}
+KUBE_PROXY: Schema = _section(
+    "kube-proxy's options on all nodes, named as in its KubeProxyConfiguration.",
+    iptables=_section(
+        "For proxyMode iptables.",
+        masqueradeAll=MASQUERADE_ALL,
+        localhostNodePorts={
+            "type": "boolean",
+            "description": "Whether nodePorts answer on 127.0.0.1 of a node; true if left out.",
+        },
+    ),
+    nftables=_section("For proxyMode nftables.", masqueradeAll=MASQUERADE_ALL),
+    detectLocalMode={
+        "enum": ["ClusterCIDR", "NodeCIDR", "BridgeInterface", "InterfaceNamePrefix"],
+        "description": "How pods are told from others, whose connections to ClusterIPs get the node's "
+        "address: by clusterCIDR (if left out), the node's own podCIDR, or the interface they come in on.",
+    },
+    detectLocal=_section(
+        "Which interfaces.",
+        bridgeInterface={
+            "type": "string",
+            "minLength": 1,
+            "description": "For BridgeInterface; here it is cni0.",
+        },
+        interfaceNamePrefix={
+            "type": "string",
+            "minLength": 1,
+            "description": "For InterfaceNamePrefix: how the names of pods' interfaces begin.",
+        },
+    ),
+    clusterCIDR={
+        "type": "string",
+        "pattern": f"^$|{NETWORK}",
+        "x-wants": "an IPv4 network such as 10.1.0.0/16, or empty",
+        "description": 'podCIDR if left out. "": pods are not told from others.',
+    },
+    nodePortAddresses={
+        "type": "array",
+        "items": {"type": "string", "minLength": 1},
+        "description": "Networks whose addresses, as far as a node has them, take nodePorts; or primary, for "
+        "the node's InternalIP. All of a node's addresses if left out.",
+    },
+    conntrack=_section(
+        "Connection tracking.",
+        tcpBeLiberal={
+            "type": "boolean",
+            "description": "Out-of-window TCP packets are not invalid (nf_conntrack_tcp_be_liberal).",
+        },
+    ),
+)
+
 CLUSTER: Schema = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
     "$id": "https://nsk8s.dev/schema/v1/cluster.json",
@@ -168,6 +232,7 @@ CLUSTER: Schema = {
                     "x-later": True,
                     "description": "How services work. iptables: the rules of kube-proxy's iptables mode.",
                 },
+                "kubeProxy": {**KUBE_PROXY, "default": {}},
                 "nodes": {
                     "type": "array",
                     "items": NODE,

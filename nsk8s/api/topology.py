@@ -38,6 +38,24 @@ class ClientTopology:
 
 
 @dataclass(frozen=True, slots=True)
+class KubeProxy:
+    """kube-proxy's options on all nodes, as its KubeProxyConfiguration (kubeproxy.config.k8s.io/v1alpha1)
+    names them; `masquerade_all` is that of the proxy mode in use.
+
+    `cluster_cidr` is None for the cluster's podCIDR, and empty for none: then pods are not told from others.
+    """
+
+    masquerade_all: bool = False
+    localhost_node_ports: bool = True
+    detect_local_mode: str = "ClusterCIDR"
+    cluster_cidr: str | None = None
+    bridge_interface: str = ""
+    interface_name_prefix: str = ""
+    node_port_addresses: tuple[str, ...] = ()
+    tcp_be_liberal: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Topology:
     """A whole cluster, as `spec` of the Cluster document says it."""
 
@@ -49,6 +67,7 @@ class Topology:
     node_cidr: str = "172.18.0.0/24"
     network: str = "vxlan"
     proxy_mode: str = "iptables"
+    kube_proxy: KubeProxy = KubeProxy()
     host_access: bool = False
     images: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))
     kubernetes_version: str = KUBERNETES

@@ -294,11 +294,28 @@ class ServiceSpec(Struct, frozen=True):
     internalTrafficPolicy: str = "Cluster"
     publishNotReadyAddresses: bool = False
     trafficDistribution: str | None = None
+    loadBalancerSourceRanges: tuple[str, ...] = ()
+    healthCheckNodePort: int = 0
+
+
+class LoadBalancerIngress(Struct, frozen=True):
+    ip: str = ""
+    hostname: str = ""
+    ipMode: str = "VIP"
+
+
+class LoadBalancerStatus(Struct, frozen=True):
+    ingress: tuple[LoadBalancerIngress, ...] = ()
+
+
+class ServiceStatus(Struct, frozen=True):
+    loadBalancer: LoadBalancerStatus = LoadBalancerStatus()
 
 
 class Service(Struct, frozen=True):
     metadata: ObjectMeta = ObjectMeta()
     spec: ServiceSpec = ServiceSpec()
+    status: ServiceStatus = ServiceStatus()
 
 
 class EndpointConditions(Struct, frozen=True):

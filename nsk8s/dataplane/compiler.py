@@ -17,7 +17,8 @@ from nsk8s.dataplane import fabric, flannel, node
 from nsk8s.dataplane.fabric import FABRIC, Underlay
 from nsk8s.dataplane.kubeproxy import Tables
 from nsk8s.dataplane.pod import Shape, Subnet, Wiring, pod_namespace, shape, wire
-from nsk8s.dataplane.services import ServiceRules
+from nsk8s.dataplane.proxyoptions import node_proxy
+from nsk8s.dataplane.services import HealthCheck, ServiceRules
 from nsk8s.linux.values import NamespaceState, Ruleset
 
 __all__ = ["FABRIC", "OWN_CHAINS", "ClusterView", "Compiler", "pod_namespace"]
@@ -53,7 +54,7 @@ class Compiler:
         self._clients = [fabric.client(each, underlay) for each in topology.clients]
         self._host = [fabric.host(topology)] if topology.host_access else []
         self._nodes = {each.name: _Node(each, topology, remotes, underlay) for each in topology.nodes}
-        self._services = ServiceRules(tuple(self._nodes), topology.pod_cidr)
+        self._services = ServiceRules([each.proxy for each in self._nodes.values()])
         self._pods: dict[str, tuple[Pod, Shape, Wiring]] = {}
 
     def compile(self, view: ClusterView) -> dict[str, NamespaceState]:
@@ -86,6 +87,10 @@ class Compiler:
         serving backends; when they change, connection tracking entries of other backends are stale."""
         return self._services.udp_frontends()
 
+    def health_checks(self) -> dict[str, tuple[HealthCheck, ...]]:
+        """What each node answers on healthCheckNodePorts, after the view compiled last."""
+        return self._services.health_checks()
+
     def _wired(self, pod: Pod, crowded: bool) -> tuple[Pod, Shape, Wiring]:
         last = self._pods.get(pod_namespace(pod.metadata.namespace, pod.metadata.name))
         if last and last[0] is pod and last[1].crowded is crowded:
@@ -108,7 +113,8 @@ class _Node:
         underlay: Underlay,
     ) -> None:
         self.subnet = Subnet.of(topology)
-        self._empty = node.base(topology, remotes, underlay)
+        self.proxy = node_proxy(cluster, topology, node.addresses(topology))
+        self._empty = node.base(topology, remotes, underlay, self.proxy)
         self._rules = node.NodeRules(topology, cluster.pod_cidr)
         self._others = [other for other in cluster.nodes if other.name != topology.name]
         self._last: tuple[tuple[Wiring, ...], Tables, bool] | None = None

@@ -1,28 +1,33 @@
 """Services as kube-proxy's iptables mode writes them, in the save form of iptables-save(8).
 
 Source: pkg/proxy/iptables proxier.go (the shape of 1.32 to 1.37, without the `nfacct` counters: those rules
-exist only where the named counters do, and they count but decide nothing). Detect-local mode ClusterCIDR,
-all node addresses take nodePorts, localhost nodePorts on. Not here yet: load balancer addresses.
+exist only where the named counters do, and they count but decide nothing).
 
 One service port gives, with H = a hash of its name:
 
     nat     KUBE-SERVICES, KUBE-NODEPORTS   one rule per frontend address, leading to
-            KUBE-SVC-H / KUBE-SVL-H         load balancing over all / this node's endpoints
+            KUBE-FW-H                       a load balancer's address: who may come (loadBalancerSourceRanges)
             KUBE-EXT-H                      what comes from outside: masquerade or keep local
+            KUBE-SVC-H / KUBE-SVL-H         load balancing over all / this node's endpoints
             KUBE-SEP-…                      one endpoint: hairpin mark, DNAT
     filter  KUBE-SERVICES, KUBE-EXTERNAL-SERVICES   REJECT (no endpoint anywhere), DROP (none on this node)
+            KUBE-PROXY-FIREWALL             DROP what KUBE-FW-H let pass by
+            KUBE-NODEPORTS                  ACCEPT the health check node port
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from ipaddress import IPv4Network
 from typing import NamedTuple
 
 from nsk8s.api.types import Service, ServicePort
 from nsk8s.dataplane.endpoints import PROXY_NAME_LABEL, Choice, ProxyEndpoint
 from nsk8s.dataplane.names import chain_hash, service_port_name
+from nsk8s.dataplane.proxyoptions import LocalTraffic, NodeProxy
 from nsk8s.linux.values import Chain
 
 LARGE_CLUSTER = 1000
@@ -56,9 +61,8 @@ JUMPS: Mapping[tuple[str, str], tuple[str, ...]] = {
 
 _CANARY = Chain("KUBE-PROXY-CANARY")
 _MARK_MASQ = "KUBE-MARK-MASQ"
-_NODEPORTS_TAIL = (
-    '-m comment --comment "kubernetes service nodeports; NOTE: this must be the last rule in this chain" '
-    "-m addrtype --dst-type LOCAL -j KUBE-NODEPORTS"
+_NODEPORTS = (
+    '-m comment --comment "kubernetes service nodeports; NOTE: this must be the last rule in this chain"'
 )
 _NAT = (
     Chain(_MARK_MASQ, ("-j MARK --set-xmark 0x4000/0x4000",)),
@@ -72,19 +76,11 @@ _NAT = (
     ),
     _CANARY,
 )
-_FILTER = (
-    Chain(
-        "KUBE-FORWARD",
-        (
-            "-m conntrack --ctstate INVALID -j DROP",
-            '-m comment --comment "kubernetes forwarding rules" -m mark --mark 0x4000/0x4000 -j ACCEPT',
-            '-m comment --comment "kubernetes forwarding conntrack rule" '
-            "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
-        ),
-    ),
-    Chain("KUBE-NODEPORTS"),
-    Chain("KUBE-PROXY-FIREWALL"),
-    _CANARY,
+_INVALID = "-m conntrack --ctstate INVALID -j DROP"
+_FORWARD = (
+    '-m comment --comment "kubernetes forwarding rules" -m mark --mark 0x4000/0x4000 -j ACCEPT',
+    '-m comment --comment "kubernetes forwarding conntrack rule" '
+    "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
 )
 MANGLE = (_CANARY,)
 """All that kube-proxy has in the mangle table."""
@@ -92,7 +88,7 @@ MANGLE = (_CANARY,)
 
 class Frontend(NamedTuple):
     """One port of a service as kube-proxy sees it; `affinity` is the ClientIP timeout in seconds, 0
-    without affinity."""
+    without affinity. `load_balancer_ips` are those that kube-proxy captures (ipMode VIP)."""
 
     name: str
     protocol: str
@@ -103,11 +99,19 @@ class Frontend(NamedTuple):
     internal_local: bool
     external_local: bool
     affinity: int
+    load_balancer_ips: tuple[str, ...] = ()
+    source_ranges: tuple[str, ...] = ()
+    health_check_port: int = 0
 
     @property
     def external(self) -> bool:
         """Whether it has any address besides the ClusterIP."""
-        return bool(self.node_port or self.external_ips)
+        return bool(self.node_port or self.external_ips or self.load_balancer_ips)
+
+    @property
+    def firewalled(self) -> bool:
+        """Whether its load balancer's addresses are not for everybody."""
+        return bool(self.load_balancer_ips and self.source_ranges)
 
     @property
     def cluster_policy(self) -> bool:
@@ -128,6 +132,8 @@ class PortRules:
     node_ports: tuple[str, ...] = ()
     rejected: tuple[str, ...] = ()
     rejected_external: tuple[str, ...] = ()
+    firewall: tuple[str, ...] = ()
+    health: tuple[str, ...] = ()
     chains: tuple[Chain, ...] = ()
 
 
@@ -154,6 +160,8 @@ def frontend(service: Service, port: ServicePort) -> Frontend:
     if spec.sessionAffinity == "ClientIP":
         client_ip = spec.sessionAffinityConfig.clientIP if spec.sessionAffinityConfig else None
         affinity = client_ip.timeoutSeconds if client_ip else 10800
+    balanced = spec.type == "LoadBalancer"
+    points = service.status.loadBalancer.ingress
     return Frontend(
         service_port_name(service.metadata.namespace, service.metadata.name, port.name),
         port.protocol.lower(),
@@ -164,37 +172,53 @@ def frontend(service: Service, port: ServicePort) -> Frontend:
         spec.internalTrafficPolicy == "Local",
         spec.externalTrafficPolicy == "Local",
         affinity,
+        tuple(point.ip for point in points if _ipv4(point.ip) and point.ipMode != "Proxy"),
+        tuple(str(each) for each in map(_range, spec.loadBalancerSourceRanges) if each is not None),
+        spec.healthCheckNodePort if balanced and spec.externalTrafficPolicy == "Local" else 0,
     )
 
 
-def port_rules(front: Frontend, choice: Choice, pod_cidr: str, *, comments: bool = True) -> PortRules:
+def _ipv4(address: str) -> bool:
+    return bool(address) and ":" not in address
+
+
+def _range(cidr: str) -> IPv4Network | None:
+    """One of loadBalancerSourceRanges, if it is of the family; spaces and host bits do not matter."""
+    return None if ":" in cidr else IPv4Network(cidr.strip(), strict=False)
+
+
+def port_rules(front: Frontend, choice: Choice, node: NodeProxy, *, comments: bool = True) -> PortRules:
     """The rules for `front` on a node that may use `choice`; `comments` is off in large clusters."""
     name, protocol = front.name, front.protocol
     end = chain_hash(name, protocol)
-    svc, svl, ext = f"KUBE-SVC-{end}", f"KUBE-SVL-{end}", f"KUBE-EXT-{end}"
+    svc, svl, ext, fw = (f"KUBE-{kind}-{end}" for kind in ("SVC", "SVL", "EXT", "FW"))
     internal = bool(choice.local) if front.internal_local else choice.exist
     external = bool(choice.local) if front.external_local else choice.exist
+    firewalled = front.firewalled and choice.exist
     why_not, verdict = (
         (f"{name} has no local endpoints", "DROP")
         if choice.exist
         else (f"{name} has no endpoints", "REJECT --reject-with icmp-port-unreachable")
     )
 
-    def to(ip: str, comment: str) -> str:
-        return f'-d {ip}/32 -p {protocol} -m comment --comment "{comment}" -m {protocol} --dport {front.port}'
+    def to(ip: str, comment: str, interface: str = "") -> str:
+        said = f'-m comment --comment "{comment}"'
+        return f"-d {ip}/32 {interface}-p {protocol} {said} -m {protocol} --dport {front.port}"
 
     services: list[str] = []
     rejected: list[str] = []
     rejected_external: list[str] = []
     node_ports: list[str] = []
-    cluster_ip = to(front.cluster_ip, f"{name} cluster IP")
+    cluster_ip = f"{name} cluster IP"
     if internal:
-        services.append(f"{cluster_ip} -j {svl if front.internal_local else svc}")
+        services.append(f"{to(front.cluster_ip, cluster_ip)} -j {svl if front.internal_local else svc}")
     else:
         rejected.append(f"{to(front.cluster_ip, why_not)} -j {verdict}")
-    for ip in front.external_ips:
+    outside = [(ip, "external IP", ext) for ip in front.external_ips]
+    outside += [(ip, "loadbalancer IP", fw if firewalled else ext) for ip in front.load_balancer_ips]
+    for ip, kind, chain in outside:
         if choice.exist:
-            services.append(f"{to(ip, f'{name} external IP')} -j {ext}")
+            services.append(f"{to(ip, f'{name} {kind}')} -j {chain}")
         if not external:
             rejected_external.append(f"{to(ip, why_not)} -j {verdict}")
     if front.node_port:
@@ -204,11 +228,25 @@ def port_rules(front: Frontend, choice: Choice, pod_cidr: str, *, comments: bool
         if not external:
             local = f'-p {protocol} -m comment --comment "{why_not}" -m addrtype --dst-type LOCAL'
             rejected_external.append(f"{local} {dport} -j {verdict}")
+    unaccepted = f"{name} traffic not accepted by {fw}"
+    firewall = [f"{to(ip, unaccepted)} -j DROP" for ip in front.load_balancer_ips if firewalled]
+    health = []
+    if front.health_check_port:
+        said = f'-m comment --comment "{name} health check node port"'
+        health.append(f"-p tcp {said} -m tcp --dport {front.health_check_port} -j ACCEPT")
 
+    masquerade: tuple[str, ...] = ()
+    if internal and node.masquerade_all:
+        masquerade = (f"{to(front.cluster_ip, cluster_ip)} -j {_MARK_MASQ}",)
+    elif internal and node.local:
+        source = f"! -s {node.local.source} " if node.local.source else ""
+        interface = f"! -i {node.local.interface} " if node.local.interface else ""
+        masquerade = (f"{source}{to(front.cluster_ip, cluster_ip, interface)} -j {_MARK_MASQ}",)
     chains: list[Chain] = []
-    masquerade = (f"! -s {pod_cidr} {cluster_ip} -j {_MARK_MASQ}",) if internal else ()
     if choice.exist and front.external:
-        chains.append(Chain(ext, _external(front, pod_cidr, svc, svl if external else "")))
+        chains.append(Chain(ext, _external(front, node.local, svc, svl if external else "")))
+    if firewalled:
+        chains.append(Chain(fw, _accepted(front, ext, of_node=node.accepts(front.source_ranges))))
     if choice.cluster:
         first = () if front.internal_local else masquerade
         chains.append(Chain(svc, first + _balance(front, choice.cluster, comments=comments)))
@@ -217,46 +255,73 @@ def port_rules(front: Frontend, choice: Choice, pod_cidr: str, *, comments: bool
         chains.append(Chain(svl, first + _balance(front, choice.local, comments=comments)))
     chains += [_endpoint(front, endpoint, comments=comments) for endpoint in choice.reachable]
     return PortRules(
-        tuple(services), tuple(node_ports), tuple(rejected), tuple(rejected_external), tuple(chains)
+        tuple(services),
+        tuple(node_ports),
+        tuple(rejected),
+        tuple(rejected_external),
+        tuple(firewall),
+        tuple(health),
+        tuple(chains),
     )
 
 
-def tables(ports: Iterable[PortRules]) -> Tables:
-    """All of kube-proxy's chains of a node, from its service `ports` in order."""
-    services: list[str] = []
-    node_ports: list[str] = []
-    rejected: list[str] = []
-    rejected_external: list[str] = []
+def nodeports_tail(node: NodeProxy) -> tuple[str, ...]:
+    """The end of nat KUBE-SERVICES: what is left and is for an address that takes nodePorts."""
+    if node.node_ports is not None:
+        return tuple(f"-d {ip}/32 {_NODEPORTS} -j KUBE-NODEPORTS" for ip in node.node_ports)
+    but = "" if node.localhost else "! -d 127.0.0.0/8 "
+    return (f"{but}{_NODEPORTS} -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS",)
+
+
+def tables(ports: Sequence[PortRules], node: NodeProxy) -> Tables:
+    """All of kube-proxy's chains of `node`, from its service `ports` in order."""
     nat = {chain.name: chain for chain in _NAT}
     for port in ports:
-        services += port.services
-        node_ports += port.node_ports
-        rejected += port.rejected
-        rejected_external += port.rejected_external
         for chain in port.chains:
             nat[chain.name] = chain
-    services.append(_NODEPORTS_TAIL)
-    nat["KUBE-SERVICES"] = Chain("KUBE-SERVICES", tuple(services))
-    nat["KUBE-NODEPORTS"] = Chain("KUBE-NODEPORTS", tuple(node_ports))
-    filters = {chain.name: chain for chain in _FILTER}
-    filters["KUBE-SERVICES"] = Chain("KUBE-SERVICES", tuple(rejected))
-    filters["KUBE-EXTERNAL-SERVICES"] = Chain("KUBE-EXTERNAL-SERVICES", tuple(rejected_external))
-    return Tables(nat, filters)
+
+    def joined(name: str, rules: Iterable[tuple[str, ...]], *more: str) -> Chain:
+        return Chain(name, (*itertools.chain.from_iterable(rules), *more))
+
+    services = joined("KUBE-SERVICES", (port.services for port in ports), *nodeports_tail(node))
+    nat[services.name] = services
+    nat["KUBE-NODEPORTS"] = joined("KUBE-NODEPORTS", (port.node_ports for port in ports))
+    filters = (
+        Chain("KUBE-FORWARD", _FORWARD if node.liberal else (_INVALID, *_FORWARD)),
+        joined("KUBE-NODEPORTS", (port.health for port in ports)),
+        joined("KUBE-PROXY-FIREWALL", (port.firewall for port in ports)),
+        joined("KUBE-SERVICES", (port.rejected for port in ports)),
+        joined("KUBE-EXTERNAL-SERVICES", (port.rejected_external for port in ports)),
+        _CANARY,
+    )
+    return Tables(nat, {chain.name: chain for chain in filters})
 
 
-def _external(front: Frontend, pod_cidr: str, svc: str, svl: str) -> tuple[str, ...]:
+def _external(front: Frontend, pods: LocalTraffic, svc: str, svl: str) -> tuple[str, ...]:
     """KUBE-EXT: `svl` is empty if external traffic has no endpoint here (only what is short-circuited
     to all endpoints passes then)."""
     what = f"{front.name} external destinations"
     if not front.external_local:
         return (f'-m comment --comment "masquerade traffic for {what}" -j {_MARK_MASQ}', f"-j {svc}")
+    rules = []
+    if pods:
+        inside = f"-s {pods.source}" if pods.source else f"-i {pods.interface}"
+        rules.append(f'{inside} -m comment --comment "pod traffic for {what}" -j {svc}')
     local = "-m addrtype --src-type LOCAL"
-    rules = (
-        f'-s {pod_cidr} -m comment --comment "pod traffic for {what}" -j {svc}',
-        f'-m comment --comment "masquerade LOCAL traffic for {what}" {local} -j {_MARK_MASQ}',
-        f'-m comment --comment "route LOCAL traffic for {what}" {local} -j {svc}',
-    )
-    return (*rules, f"-j {svl}") if svl else rules
+    rules.append(f'-m comment --comment "masquerade LOCAL traffic for {what}" {local} -j {_MARK_MASQ}')
+    rules.append(f'-m comment --comment "route LOCAL traffic for {what}" {local} -j {svc}')
+    return (*rules, f"-j {svl}") if svl else tuple(rules)
+
+
+def _accepted(front: Frontend, ext: str, *, of_node: bool) -> tuple[str, ...]:
+    """KUBE-FW: who may reach a load balancer's addresses. A node that may is seen with the address itself
+    where that is the node's own; who passes by is dropped by KUBE-PROXY-FIREWALL, for nothing has rewritten
+    his packets."""
+    sources = [*front.source_ranges, *(f"{ip}/32" for ip in front.load_balancer_ips if of_node)]
+    said = f'-m comment --comment "{front.name} loadbalancer IP" -j {ext}'
+    rules = [said if source == "0.0.0.0/0" else f"-s {source} {said}" for source in sources]
+    other = f"other traffic to {front.name} will be dropped by KUBE-PROXY-FIREWALL"
+    return (*rules, f'-m comment --comment "{other}"')
 
 
 def _balance(front: Frontend, endpoints: Sequence[ProxyEndpoint], *, comments: bool) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from nsk8s.dataplane import fabric, flannel, kubelet, kubeproxy, pod, portmap
 from nsk8s.dataplane.fabric import Underlay
 from nsk8s.dataplane.names import UNDERLAY_MAC, mac
 from nsk8s.dataplane.pod import Subnet, Wiring
+from nsk8s.dataplane.proxyoptions import NodeProxy
 from nsk8s.linux.values import Address, Chain, Link, NamespaceState, Neighbour, Ruleset, Sysctl
 
 _UPLINK_INDEX, _BRIDGE_INDEX, _TUNNEL_INDEX = 2, 3, 4
@@ -20,7 +21,6 @@ SYSCTLS = frozenset(
     (
         # net.ipv4.conf.all.forwarding is the same switch.
         Sysctl("net.ipv4.ip_forward", "1", why="kubelet, bridge plugin: a node routes for its pods"),
-        Sysctl("net.ipv4.conf.all.route_localnet", "1", why="kube-proxy: nodePorts on 127.0.0.1"),
         # Loose, as systemd sets it on Debian and Ubuntu. Strict would only hold as long as every path is
         # symmetric (a static route for pods or services through another node is not); and without a value
         # here the namespace would have the host's, whatever that is.
@@ -31,7 +31,27 @@ SYSCTLS = frozenset(
 )
 
 
-def base(node: NodeTopology, remotes: Iterable[flannel.Remote], underlay: Underlay) -> NamespaceState:
+def addresses(node: NodeTopology) -> tuple[str, ...]:
+    """The node's own addresses besides loopback's: on eth0, cni0 and flannel.1."""
+    return node.address, Subnet.of(node).gateway, flannel.vtep_address(node)
+
+
+def sysctls(proxy: NodeProxy) -> frozenset[Sysctl]:
+    """All that is set on a node; kube-proxy's part depends on how it is configured."""
+    localnet = Sysctl(
+        "net.ipv4.conf.all.route_localnet",
+        "1" if proxy.localhost else "0",
+        why="kube-proxy: nodePorts on 127.0.0.1" if proxy.localhost else "the kernel: 127.0.0.0/8 stays here",
+    )
+    liberal = Sysctl(
+        "net.netfilter.nf_conntrack_tcp_be_liberal", "1", why="kube-proxy: conntrack.tcpBeLiberal"
+    )
+    return SYSCTLS | {localnet} | ({liberal} if proxy.liberal else frozenset())
+
+
+def base(
+    node: NodeTopology, remotes: Iterable[flannel.Remote], underlay: Underlay, proxy: NodeProxy
+) -> NamespaceState:
     """The part of the node that no pod and no service changes. cni0 is there from the start (the bridge
     plugin makes it with the node's first pod)."""
     subnet, why = Subnet.of(node), f"node {node.name}"
@@ -57,7 +77,7 @@ def base(node: NodeTopology, remotes: Iterable[flannel.Remote], underlay: Underl
         routes=frozenset((fabric.default_route(underlay), *(remote.route for remote in others))),
         neighbours=frozenset(remote.neighbour for remote in others),
         fdb=frozenset(remote.fdb for remote in others),
-        sysctls=SYSCTLS,
+        sysctls=sysctls(proxy),
     )
 
 

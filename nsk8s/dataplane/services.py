@@ -8,27 +8,44 @@ out with the same rules stays the same object, so that a later diff can pass ove
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from nsk8s.api.types import EndpointSlice, Service
 from nsk8s.dataplane import kubeproxy
 from nsk8s.dataplane.endpoints import ProxyEndpoint, choose, collect, watched
 from nsk8s.dataplane.kubeproxy import Frontend, PortRules, Tables
+from nsk8s.dataplane.proxyoptions import LocalTraffic, NodeProxy
 from nsk8s.linux.values import Chain
 
 SERVICE_LABEL = "kubernetes.io/service-name"
 Known = Mapping[Chain, Chain]
+_Made = tuple[tuple[PortRules, ...], tuple[str, ...]]
+"""What tables are made of: the rules of all service ports, and the rules for nodePorts behind them."""
+_Kind = tuple[tuple[ProxyEndpoint, ...], tuple[ProxyEndpoint, ...], LocalTraffic, bool]
+"""What makes nodes differ: the endpoints that hints and a Local policy leave there, how pods are told from
+others, and whether a load balancer takes the node's own packets."""
+
+
+class HealthCheck(NamedTuple):
+    """What a node answers on a service's healthCheckNodePort: `endpoints` are its own that are ready."""
+
+    namespace: str
+    service: str
+    port: int
+    endpoints: int
 
 
 class ServiceRules:
-    """The service rules of all `nodes` (by name), for pods in `pod_cidr`."""
+    """The service rules of all `nodes`."""
 
-    def __init__(self, nodes: Sequence[str], pod_cidr: str) -> None:
+    def __init__(self, nodes: Sequence[NodeProxy]) -> None:
         self._nodes = tuple(nodes)
-        self._pod_cidr = pod_cidr
+        self._alike = len({node.local for node in nodes}) < 2
         self._entries: dict[tuple[str, str], _Entry] = {}
-        self._tables: dict[tuple[PortRules, ...], Tables] = {}
+        self._tables: dict[_Made, Tables] = {}
 
     def tables(
         self,
@@ -42,19 +59,35 @@ class ServiceRules:
         self._entries = self._updated(services, slices)
         ports = [port for _, entry in sorted(self._entries.items()) for port in entry.ports]
         comments = sum(len(port.endpoints) for port in ports) <= kubeproxy.LARGE_CLUSTER
-        alike = all(port.alike for port in ports)
-        made: dict[tuple[PortRules, ...], Tables] = {}
+        alike = self._alike and all(port.alike for port in ports)
+        made: dict[_Made, Tables] = {}
         result: dict[str, Tables] = {}
         rules: tuple[PortRules, ...] = ()
         for node in self._nodes:
             if not (alike and result):
-                zone = zones.get(node, "")
-                rules = tuple(port.rules(node, zone, self._pod_cidr, comments=comments) for port in ports)
-            if rules not in made:
-                made[rules] = self._tables.get(rules) or kubeproxy.tables(rules)
-            result[node] = made[rules]
+                zone = zones.get(node.name, "")
+                rules = tuple(port.rules(node, zone, comments=comments) for port in ports)
+            key = rules, kubeproxy.nodeports_tail(node)
+            if key not in made:
+                made[key] = self._tables.get(key) or kubeproxy.tables(rules, node)
+            result[node.name] = made[key]
         self._tables = made
         return result
+
+    def health_checks(self) -> dict[str, tuple[HealthCheck, ...]]:
+        """What every node says to load balancers that ask whether it has endpoints (nodes that need not say
+        anything are left out), after the last call of `tables`."""
+        found: dict[str, list[HealthCheck]] = {}
+        for (namespace, name), entry in sorted(self._entries.items()):
+            port = next((p.front.health_check_port for p in entry.ports if p.front.health_check_port), 0)
+            if not port:
+                continue
+            ready = {(e.node, e.ip) for p in entry.ports for e in p.endpoints if e.ready}
+            counted = Counter(node for node, _ in ready)
+            for node in self._nodes:
+                check = HealthCheck(namespace, name, port, counted[node.name])
+                found.setdefault(node.name, []).append(check)
+        return {node: tuple(checks) for node, checks in found.items()}
 
     def udp_frontends(self) -> dict[tuple[str | None, int], frozenset[tuple[str, int]]]:
         """Where UDP services of the last call are reached, (address, port) with None for any address of a
@@ -65,7 +98,7 @@ class ServiceRules:
             front = port.front
             if front.protocol == "udp":
                 backends = frozenset((e.ip, e.port) for e in port.endpoints if e.serving)
-                for address in (front.cluster_ip, *front.external_ips):
+                for address in (front.cluster_ip, *front.external_ips, *front.load_balancer_ips):
                     found[address, front.port] = backends
                 if front.node_port:
                     found[None, front.node_port] = backends
@@ -108,8 +141,8 @@ class _Entry:
 
 
 class _Port:
-    """One service port with its endpoints, and its rules on the kinds of node there are: by the
-    endpoints that are used there. `alike`: all nodes use the same."""
+    """One service port with its endpoints, and its rules on the kinds of node there are. `alike`: all nodes
+    use the same endpoints (their rules may still differ in how pods are told from others)."""
 
     def __init__(self, front: Frontend, endpoints: Sequence[ProxyEndpoint], known: Known) -> None:
         self.front = front
@@ -117,24 +150,28 @@ class _Port:
         self._known = known
         self._comments = True
         self._hinted = front.cluster_policy and any(endpoint.hinted for endpoint in endpoints)
-        self.alike = not (self._hinted or front.local_policy)
-        self._rules: dict[tuple[tuple[ProxyEndpoint, ...], ...], PortRules] = {}
+        self.alike = not (self._hinted or front.local_policy or front.firewalled)
+        self._rules: dict[_Kind, PortRules] = {}
 
-    def rules(self, node: str, zone: str, pod_cidr: str, *, comments: bool) -> PortRules:
+    def rules(self, node: NodeProxy, zone: str, *, comments: bool) -> PortRules:
         if comments is not self._comments:
             self._comments, self._rules = comments, {}
         front = self.front
-        if self._rules and self.alike:
-            return next(iter(self._rules.values()))
+        kind: _Kind = (), (), node.local, False
+        if self.alike and kind in self._rules:
+            return self._rules[kind]
         choice = choose(
-            self.endpoints, node, zone, cluster_policy=front.cluster_policy, local_policy=front.local_policy
+            *(self.endpoints, node.name, zone),
+            cluster_policy=front.cluster_policy,
+            local_policy=front.local_policy,
         )
-        used = (choice.cluster, choice.local) if self._hinted else (choice.local,)
-        if used not in self._rules:
-            made = kubeproxy.port_rules(front, choice, pod_cidr, comments=comments)
+        accepted = front.firewalled and node.accepts(front.source_ranges)
+        kind = choice.cluster if self._hinted else (), choice.local, node.local, accepted
+        if kind not in self._rules:
+            made = kubeproxy.port_rules(front, choice, node, comments=comments)
             chains = tuple(self._known.get(chain, chain) for chain in made.chains)
-            self._rules[used] = replace(made, chains=chains)
-        return self._rules[used]
+            self._rules[kind] = replace(made, chains=chains)
+        return self._rules[kind]
 
     def chains(self) -> list[Chain]:
         return [chain for rules in self._rules.values() for chain in rules.chains]

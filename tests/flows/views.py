@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from nsk8s.api.topology import ClientTopology, NodeTopology, Topology
+from dataclasses import replace
+
+from nsk8s.api.topology import ClientTopology, KubeProxy, NodeTopology, Topology
 from nsk8s.api.types import (
     Container,
     ContainerPort,
@@ -10,6 +12,8 @@ from nsk8s.api.types import (
     EndpointConditions,
     EndpointPort,
     EndpointSlice,
+    LoadBalancerIngress,
+    LoadBalancerStatus,
     ObjectMeta,
     Pod,
     PodSpec,
@@ -17,6 +21,7 @@ from nsk8s.api.types import (
     Service,
     ServicePort,
     ServiceSpec,
+    ServiceStatus,
 )
 from nsk8s.dataplane.compiler import ClusterView, Compiler
 from nsk8s.linux.values import NamespaceState
@@ -73,20 +78,28 @@ def service(
     internal: str = "Cluster",
     external: str = "Cluster",
     affinity: str = "None",
+    ingress: tuple[LoadBalancerIngress | str, ...] = (),
+    source_ranges: tuple[str, ...] = (),
+    health: int = 0,
 ) -> Backed:
-    """A service of one port in namespace default, and its slice."""
+    """A service of one port in namespace default, and its slice; a load balancer if it has `ingress` (of
+    ipMode VIP where that is an address) or a `health` check node port."""
+    points = tuple(LoadBalancerIngress(ip=each) if isinstance(each, str) else each for each in ingress)
     spec = ServiceSpec(
-        type="NodePort" if node_port else "ClusterIP",
+        type="LoadBalancer" if ingress or health else "NodePort" if node_port else "ClusterIP",
         clusterIP=cluster_ip,
         ports=(ServicePort(port=port, name=port_name, protocol=protocol, nodePort=node_port),),
         externalIPs=external_ips,
         internalTrafficPolicy=internal,
         externalTrafficPolicy=external,
         sessionAffinity=affinity,
+        loadBalancerSourceRanges=source_ranges,
+        healthCheckNodePort=health,
     )
+    status = ServiceStatus(LoadBalancerStatus(points))
     meta = ObjectMeta(name=name, namespace="default")
     ports = (EndpointPort(name=port_name, port=target, protocol=protocol),)
-    return Service(metadata=meta, spec=spec), slice_of(name, endpoints, ports)
+    return Service(metadata=meta, spec=spec, status=status), slice_of(name, endpoints, ports)
 
 
 def pod(name: str, ip: str, *ports: ContainerPort, uid: str = "", host_network: bool = False) -> Pod:
@@ -105,8 +118,11 @@ def view(*services: Backed, pods: tuple[Pod, ...] = ()) -> ClusterView:
     return ClusterView(pods, [each for each, _ in services], [each for _, each in services])
 
 
-def compiled(*services: Backed, pods: tuple[Pod, ...] = ()) -> dict[str, NamespaceState]:
-    return Compiler(TOPOLOGY).compile(view(*services, pods=pods))
+def compiled(
+    *services: Backed, pods: tuple[Pod, ...] = (), options: KubeProxy | None = None
+) -> dict[str, NamespaceState]:
+    topology = replace(TOPOLOGY, kube_proxy=options or KubeProxy())
+    return Compiler(topology).compile(view(*services, pods=pods))
 
 
 def rules(state: NamespaceState, table: str, chain: str) -> tuple[str, ...]:

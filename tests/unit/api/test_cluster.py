@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from nsk8s.api import cluster
-from nsk8s.api.topology import Topology
+from nsk8s.api.topology import KubeProxy, Topology
 from nsk8s.errors import ManifestError
 
 
@@ -80,6 +80,31 @@ def test_roles(nodes: list[dict[str, Any]], roles: list[str], tainted: list[bool
     assert [bool(n.taints) for n in topology.nodes] == tainted
 
 
+def test_options_of_kube_proxy() -> None:
+    assert cluster.resolve(document()).kube_proxy == KubeProxy()
+    given = {
+        "iptables": {"masqueradeAll": True, "localhostNodePorts": False},
+        "detectLocalMode": "BridgeInterface",
+        "detectLocal": {"bridgeInterface": "cni0"},
+        "clusterCIDR": "",
+        "nodePortAddresses": ["primary"],
+        "conntrack": {"tcpBeLiberal": True},
+    }
+    assert cluster.resolve(document(kubeProxy=given)).kube_proxy == KubeProxy(
+        masquerade_all=True,
+        localhost_node_ports=False,
+        detect_local_mode="BridgeInterface",
+        cluster_cidr="",
+        bridge_interface="cni0",
+        node_port_addresses=("primary",),
+        tcp_be_liberal=True,
+    )
+    # masqueradeAll is that of the mode in use
+    assert not cluster.resolve(
+        document(kubeProxy={"nftables": {"masqueradeAll": True}})
+    ).kube_proxy.masquerade_all
+
+
 def nodes(*given: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"name": f"n{i}", **node} for i, node in enumerate(given)]
 
@@ -103,6 +128,39 @@ def nodes(*given: dict[str, Any]) -> list[dict[str, Any]]:
         ({"network": "calico"}, "spec.network", "what there is: vxlan; others come later"),
         ({"proxyMode": "ipvs"}, "spec.proxyMode", "what there is: iptables; others come later"),
         ({"hostAccess": "yes"}, "spec.hostAccess", "must be true or false"),
+        ({"kubeProxy": {"masqueradeAll": True}}, "spec.kubeProxy.masqueradeAll", "unknown field"),
+        (
+            {"kubeProxy": {"iptables": {"masqueradeAll": "yes"}}},
+            "spec.kubeProxy.iptables.masqueradeAll",
+            "must be true or false",
+        ),
+        ({"kubeProxy": {"detectLocalMode": "NodeCidr"}}, "spec.kubeProxy.detectLocalMode", '"NodeCIDR"?'),
+        (
+            {"kubeProxy": {"detectLocalMode": "BridgeInterface"}},
+            "spec.kubeProxy.detectLocal.bridgeInterface",
+            "is missing; detectLocalMode BridgeInterface needs it",
+        ),
+        (
+            {
+                "kubeProxy": {
+                    "detectLocalMode": "InterfaceNamePrefix",
+                    "detectLocal": {"bridgeInterface": "cni0"},
+                }
+            },
+            "spec.kubeProxy.detectLocal.interfaceNamePrefix",
+            "is missing",
+        ),
+        ({"kubeProxy": {"clusterCIDR": "10.0.0.1/8"}}, "spec.kubeProxy.clusterCIDR", 'write "10.0.0.0/8"'),
+        (
+            {"kubeProxy": {"nodePortAddresses": ["172.18.0.0/24", "eth0"]}},
+            "spec.kubeProxy.nodePortAddresses[1]",
+            "is not a network",
+        ),
+        (
+            {"kubeProxy": {"nodePortAddresses": ["primary", "10.0.0.0/8"]}},
+            "spec.kubeProxy.nodePortAddresses[0]",
+            "cannot stand beside others",
+        ),
         ({"podCIDR": "10.244.0.0"}, "spec.podCIDR", 'add the prefix length: "10.244.0.0/24"?'),
         ({"podCIDR": "10.244.0.0/33"}, "spec.podCIDR", "is not an IPv4 network"),
         ({"podCIDR": "10.300.0.0/16"}, "spec.podCIDR", "is not an IPv4 network"),

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from nsk8s.api.types import ObjectMeta, Service, ServicePort, ServiceSpec
+from nsk8s.api.topology import KubeProxy
+from nsk8s.api.types import LoadBalancerIngress, ObjectMeta, Service, ServicePort, ServiceSpec
+from nsk8s.dataplane.compiler import Compiler
 from nsk8s.dataplane.kubeproxy import probability, proxied
-from tests.flows.views import compiled, rules, service
+from nsk8s.dataplane.services import HealthCheck
+from nsk8s.linux.values import Sysctl
+from tests.flows.views import TOPOLOGY, compiled, rules, service, view
 
 MARK = "-j KUBE-MARK-MASQ"
 
@@ -104,6 +108,197 @@ def test_external_traffic_policy_local_without_local_endpoint() -> None:
         "-m tcp --dport 30090 -j DROP",
     )
     assert rules(states["n2"], "filter", "KUBE-EXTERNAL-SERVICES") == ()
+
+
+def test_load_balancer() -> None:
+    """Worked example: an address, policy Local, a health check node port; 15 nat rules and 1 filter rule."""
+    backed = service(
+        *("lb", "10.96.100.30", "10.244.1.5", "10.244.2.5"),
+        node_port=30090,
+        external="Local",
+        ingress=("172.18.255.200",),
+        health=31000,
+    )
+    states = compiled(backed)
+    end = "JSLCNGWSGB5JPS5Q"
+    match = '{}-p tcp -m comment --comment "default/lb:http{}" -m tcp --dport {}'
+    for node in ("n1", "n2"):
+        assert rules(states[node], "nat", "KUBE-SERVICES")[:-1] == (
+            f"{match.format('-d 10.96.100.30/32 ', ' cluster IP', 80)} -j KUBE-SVC-{end}",
+            f"{match.format('-d 172.18.255.200/32 ', ' loadbalancer IP', 80)} -j KUBE-EXT-{end}",
+        )
+        assert rules(states[node], "nat", "KUBE-NODEPORTS") == (
+            f"{match.format('', '', 30090)} -j KUBE-EXT-{end}",
+        )
+        assert rules(states[node], "filter", "KUBE-NODEPORTS") == (
+            f"{match.format('', ' health check node port', 31000)} -j ACCEPT",
+        )
+    nat = states["n1"].rules.tables["nat"]
+    proxy = [r for name, c in nat.items() if not c.builtin and name.startswith("KUBE-") for r in c.rules]
+    assert len(proxy) == 15 + 5
+    for chain in ("KUBE-SERVICES", "KUBE-EXTERNAL-SERVICES", "KUBE-PROXY-FIREWALL"):
+        assert rules(states["n1"], "filter", chain) == ()
+
+
+def test_load_balancer_without_local_endpoint() -> None:
+    backed = service(
+        *("lb", "10.96.100.30", "10.244.2.5"),
+        node_port=30090,
+        external="Local",
+        ingress=("172.18.255.200",),
+        health=31000,
+    )
+    state = compiled(backed)["n1"]
+    comment = '-m comment --comment "default/lb:http has no local endpoints"'
+    assert rules(state, "filter", "KUBE-EXTERNAL-SERVICES") == (
+        f"-d 172.18.255.200/32 -p tcp {comment} -m tcp --dport 80 -j DROP",
+        f"-p tcp {comment} -m addrtype --dst-type LOCAL -m tcp --dport 30090 -j DROP",
+    )
+    assert len(rules(state, "filter", "KUBE-NODEPORTS")) == 1
+
+
+def test_load_balancer_source_ranges() -> None:
+    """A range that has the node's own address lets in the node, which is seen as the address it goes to."""
+    backed = service(
+        *("lb", "10.96.100.30", "10.244.1.5"),
+        ingress=("172.18.255.200", "172.18.255.201", "fd00::1"),
+        source_ranges=(" 203.0.113.7/25", "172.18.0.11/32", "fd00::/64", "0.0.0.0/0"),
+    )
+    states = compiled(backed)
+    end = "JSLCNGWSGB5JPS5Q"
+    allowed = f'-m comment --comment "default/lb:http loadbalancer IP" -j KUBE-EXT-{end}'
+    other = '-m comment --comment "other traffic to default/lb:http will be dropped by KUBE-PROXY-FIREWALL"'
+    everybody = (f"-s 203.0.113.0/25 {allowed}", f"-s 172.18.0.11/32 {allowed}", allowed)
+    vips = (f"-s 172.18.255.200/32 {allowed}", f"-s 172.18.255.201/32 {allowed}")
+    for node in ("n1", "n2"):  # 0.0.0.0/0 has every node's address
+        assert rules(states[node], "nat", f"KUBE-FW-{end}") == (*everybody, *vips, other)
+    assert rules(states["n1"], "nat", "KUBE-SERVICES")[1].endswith(f"--dport 80 -j KUBE-FW-{end}")
+    assert rules(states["n1"], "filter", "KUBE-PROXY-FIREWALL")[0] == (
+        "-d 172.18.255.200/32 -p tcp -m comment --comment "
+        f'"default/lb:http traffic not accepted by KUBE-FW-{end}" -m tcp --dport 80 -j DROP'
+    )
+    narrow = service(
+        *("lb", "10.96.100.30", "10.244.1.5"),
+        ingress=("172.18.255.200",),
+        source_ranges=("172.18.0.11/32",),
+    )
+    states = compiled(narrow)
+    assert [len(rules(states[node], "nat", f"KUBE-FW-{end}")) for node in ("n1", "n2")] == [3, 2]
+
+
+def test_row_34_a_load_balancer_of_mode_proxy_is_not_captured() -> None:
+    points = (
+        LoadBalancerIngress(ip="172.18.255.200", ipMode="Proxy"),
+        LoadBalancerIngress(hostname="lb.example.com"),
+    )
+    backed = service("lb", "10.96.100.30", "10.244.1.5", ingress=points, source_ranges=("10.0.0.0/8",))
+    tables = compiled(backed)["n1"].rules.tables
+    assert not [rule for chain in tables["nat"].values() for rule in chain.rules if "172.18.255.200" in rule]
+    assert not [name for name in tables["nat"] if name.startswith(("KUBE-EXT", "KUBE-FW"))]
+
+
+@pytest.mark.parametrize(
+    ("options", "not_local", "local"),
+    [
+        (KubeProxy(), "! -s 10.244.0.0/16 -d 10.96.0.9/32", "-s 10.244.0.0/16"),
+        (KubeProxy(cluster_cidr="10.0.0.0/8"), "! -s 10.0.0.0/8 -d 10.96.0.9/32", "-s 10.0.0.0/8"),
+        (
+            KubeProxy(detect_local_mode="NodeCIDR"),
+            "! -s 10.244.1.0/24 -d 10.96.0.9/32",
+            "-s 10.244.1.0/24",
+        ),
+        (
+            KubeProxy(detect_local_mode="BridgeInterface", bridge_interface="cni0"),
+            "-d 10.96.0.9/32 ! -i cni0",
+            "-i cni0",
+        ),
+        (
+            KubeProxy(detect_local_mode="InterfaceNamePrefix", interface_name_prefix="veth"),
+            "-d 10.96.0.9/32 ! -i veth+",
+            "-i veth+",
+        ),
+        (KubeProxy(cluster_cidr=""), "", ""),
+        (KubeProxy(masquerade_all=True), "-d 10.96.0.9/32", "-s 10.244.0.0/16"),
+        (KubeProxy(masquerade_all=True, cluster_cidr=""), "-d 10.96.0.9/32", ""),
+    ],
+)
+def test_row_40_detect_local_modes(options: KubeProxy, not_local: str, local: str) -> None:
+    backed = service("web", "10.96.0.9", "10.244.1.2", node_port=30000, external="Local")
+    nat = compiled(backed, options=options)["n1"].rules.tables["nat"]
+    ext, svc = (next(c for n, c in nat.items() if n.startswith(f"KUBE-{k}-")) for k in ("EXT", "SVC"))
+    marks = [rule for rule in svc.rules if rule.endswith(MARK)]
+    comment = '-m comment --comment "default/web:http cluster IP" -m tcp --dport 80'
+    assert marks == ([f"{not_local} -p tcp {comment} {MARK}"] if not_local else [])
+    short = [rule for rule in ext.rules if "pod traffic" in rule]
+    what = '-m comment --comment "pod traffic for default/web:http external destinations"'
+    assert short == ([f"{local} {what} -j {svc.name}"] if local else [])
+    if options.detect_local_mode == "NodeCIDR":
+        other = compiled(backed, options=options)["n2"].rules.tables["nat"][svc.name].rules[0]
+        assert other.startswith("! -s 10.244.2.0/24 ")
+
+
+_TAIL = '-m comment --comment "kubernetes service nodeports; NOTE: this must be the last rule in this chain"'
+
+
+@pytest.mark.parametrize(
+    ("options", "tail", "localnet"),
+    [
+        (KubeProxy(), [f"{_TAIL} -m addrtype --dst-type LOCAL"], "1"),
+        (
+            KubeProxy(localhost_node_ports=False),
+            [f"! -d 127.0.0.0/8 {_TAIL} -m addrtype --dst-type LOCAL"],
+            "0",
+        ),
+        (KubeProxy(node_port_addresses=("primary",)), [f"-d 172.18.0.11/32 {_TAIL}"], "0"),
+        (
+            KubeProxy(node_port_addresses=("10.244.0.0/16", "127.0.0.0/8")),
+            [f"-d {ip}/32 {_TAIL}" for ip in ("10.244.1.1", "10.244.1.0", "127.0.0.1")],
+            "1",
+        ),
+        (
+            KubeProxy(node_port_addresses=("127.0.0.0/8",), localhost_node_ports=False),
+            [],
+            "0",
+        ),
+        (KubeProxy(node_port_addresses=("fd00::/64",)), [f"{_TAIL} -m addrtype --dst-type LOCAL"], "1"),
+        (
+            KubeProxy(node_port_addresses=("172.18.0.0/24", "0.0.0.0/0")),
+            [f"{_TAIL} -m addrtype --dst-type LOCAL"],
+            "1",
+        ),
+    ],
+)
+def test_node_port_addresses(options: KubeProxy, tail: list[str], localnet: str) -> None:
+    states = compiled(service("web", "10.96.0.9", "10.244.1.2", node_port=30000), options=options)
+    found = [r for r in rules(states["n1"], "nat", "KUBE-SERVICES") if r.endswith("-j KUBE-NODEPORTS")]
+    assert found == [f"{each} -j KUBE-NODEPORTS" for each in tail]
+    values = {sysctl.key: sysctl.value for sysctl in states["n1"].sysctls}
+    assert values["net.ipv4.conf.all.route_localnet"] == localnet
+
+
+def test_a_liberal_conntrack_takes_no_offence() -> None:
+    invalid = "-m conntrack --ctstate INVALID -j DROP"
+    strict, liberal = (compiled(options=KubeProxy(tcp_be_liberal=each))["n1"] for each in (False, True))
+    assert invalid in rules(strict, "filter", "KUBE-FORWARD")
+    assert invalid not in rules(liberal, "filter", "KUBE-FORWARD")
+    assert Sysctl("net.netfilter.nf_conntrack_tcp_be_liberal", "1") in liberal.sysctls - strict.sysctls
+
+
+def test_health_checks_count_each_nodes_own_ready_addresses() -> None:
+    compiler = Compiler(TOPOLOGY)
+    lb = service(
+        *("lb", "10.96.0.30", "10.244.1.5", "10.244.1.6 terminating", "10.244.1.7 unready"),
+        external="Local",
+        health=31000,
+    )
+    plain = service("web", "10.96.0.31", "10.244.1.5", ingress=("172.18.255.201",))
+    compiler.compile(view(lb, plain))
+    assert compiler.health_checks() == {
+        "n1": (HealthCheck("default", "lb", 31000, 1),),
+        "n2": (HealthCheck("default", "lb", 31000, 0),),
+    }
+    compiler.compile(view(plain))
+    assert compiler.health_checks() == {}
 
 
 def test_no_endpoints() -> None:
