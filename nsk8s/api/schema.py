@@ -19,17 +19,28 @@ Schema = Mapping[str, Any]
 
 LABEL = "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 IPV4 = r"^[0-9]{1,3}(\.[0-9]{1,3}){3}$"
+_ADDRESS = r"([0-9]{1,3}(\.[0-9]{1,3}){3}|[0-9a-fA-F]*:[0-9a-fA-F:.]*)"
+ADDRESS = f"^{_ADDRESS}(, *{_ADDRESS})?$"
+"""One address, or two."""
 VERSION = r"^v?1\.[0-9]{1,2}(\.[0-9]{1,3})?$"
-NETWORK = r"^[0-9]{1,3}(\.[0-9]{1,3}){3}/[0-9]{1,2}$"
+NETWORK = f"^{_ADDRESS}/[0-9]{{1,3}}(, *{_ADDRESS}/[0-9]{{1,3}})?$"
+"""One network, or two."""
+
+
+def _pair(pattern: str, wants: str, description: str) -> dict[str, Any]:
+    """One of either family, or one of each as a list or as text with a comma between."""
+    item = {"type": "string", "pattern": pattern, "x-wants": wants}
+    return {
+        **item,
+        "type": ["string", "array"],
+        "items": item,
+        "minItems": 1,
+        "description": f"{description} For dual stack one of each family, the primary family first.",
+    }
 
 
 def _network(description: str, default: str | None = None) -> dict[str, Any]:
-    schema = {
-        "type": "string",
-        "pattern": NETWORK,
-        "x-wants": "an IPv4 network such as 10.1.0.0/16",
-        "description": description,
-    }
+    schema = _pair(NETWORK, "a network such as 10.1.0.0/16 or fd00:10:1::/56", description)
     return schema if default is None else schema | {"default": default}
 
 
@@ -44,12 +55,7 @@ def _name(description: str) -> dict[str, Any]:
 
 
 def _address(description: str) -> dict[str, Any]:
-    return {
-        "type": "string",
-        "pattern": IPV4,
-        "x-wants": "an IPv4 address such as 172.18.0.61",
-        "description": description,
-    }
+    return _pair(ADDRESS, "an address such as 172.18.0.61 or fd00:18::61", description)
 
 
 def _labels(description: str) -> dict[str, Any]:
@@ -85,7 +91,7 @@ NODE: Schema = {
         },
         "address": _address("Its address on the underlay, inside nodeCIDR; the next free one if left out."),
         "podCIDR": _network(
-            "The addresses of its pods, inside the cluster's; the next free /24 if left out."
+            "The addresses of its pods, inside the cluster's; the next free /24 (IPv6: /64) if left out."
         ),
         "labels": _labels("Labels of the Node object, for nodeSelector and zones."),
         "taints": {"type": "array", "items": TAINT, "description": "Taints of the Node object; [] for none."},
@@ -167,7 +173,7 @@ KUBE_PROXY: Schema = _section(
     clusterCIDR={
         "type": "string",
         "pattern": f"^$|{NETWORK}",
-        "x-wants": "an IPv4 network such as 10.1.0.0/16, or empty",
+        "x-wants": "a network such as 10.1.0.0/16, or one of each family, or empty",
         "description": 'podCIDR if left out. "": pods are not told from others.',
     },
     nodePortAddresses={
@@ -313,9 +319,13 @@ def conform(value: object, schema: Schema, findings: Findings, path: str = "") -
         hint = f'did you mean "{near}"?' if near else f"what there is: {listed}{later}"
         findings.add(path, f"cannot be {shown(value)}", hint)
         return WRONG
-    wanted, words = _TYPES[schema["type"]]
+    wanted, words = _type(schema["type"])
     if not isinstance(value, wanted):
-        hint = "put it in quotes" if wanted is str and isinstance(value, bool | int | float) else ""
+        hint = (
+            "put it in quotes"
+            if wanted in (str, (str, list)) and isinstance(value, bool | int | float)
+            else ""
+        )
         findings.add(path, f"must be {words}, not {_WORDS.get(type(value), 'that')}", hint)
         return WRONG
     if isinstance(value, dict):
@@ -333,6 +343,13 @@ def conform(value: object, schema: Schema, findings: Findings, path: str = "") -
             findings.add(path, f"{shown(value)} is not {schema['x-wants']}", _nearby(value, schema))
             return WRONG
     return value
+
+
+def _type(name: str | list[str]) -> tuple[type | tuple[type, ...], str]:
+    """The Python type or types, and how to call them."""
+    if isinstance(name, str):
+        return _TYPES[name]
+    return tuple(_TYPES[each][0] for each in name), " or ".join(_TYPES[each][1] for each in name)
 
 
 def _conform_mapping(
@@ -373,4 +390,4 @@ def _nearby(value: str, schema: Schema) -> str:
         return f'"{better}" would do'
     if schema["pattern"] == NETWORK and re.search(IPV4, value):
         return f'add the prefix length: "{value}/24"?'
-    return "IPv6 comes later" if ":" in value else ""
+    return ""

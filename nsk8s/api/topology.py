@@ -1,7 +1,8 @@
 """The shape of a cluster, resolved: every default filled in, every network assigned.
 
 `Topology` is what `cluster.read` makes of the user's Cluster document and what all other rooms build
-on. Networks are text in CIDR form.
+on. Networks are text in CIDR form. Addresses and networks come in tuples with one of each family of the
+cluster, in the same order everywhere, the primary family first.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from nsk8s.api.families import Family, families
 from nsk8s.api.types import Taint
 
 KUBERNETES = "1.33"
@@ -19,14 +21,24 @@ KUBERNETES = "1.33"
 
 @dataclass(frozen=True, slots=True)
 class NodeTopology:
-    """A node: `role` is ``control-plane`` or ``worker``, `address` its InternalIP on the underlay."""
+    """A node: `role` is ``control-plane`` or ``worker``, `addresses` its InternalIPs on the underlay."""
 
     name: str
     role: str
-    address: str
-    pod_cidr: str
+    addresses: tuple[str, ...]
+    pod_cidrs: tuple[str, ...]
     labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     taints: tuple[Taint, ...] = ()
+
+    @property
+    def address(self) -> str:
+        """Its address of the primary family."""
+        return self.addresses[0]
+
+    @property
+    def pod_cidr(self) -> str:
+        """Its podCIDR of the primary family."""
+        return self.pod_cidrs[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +46,12 @@ class ClientTopology:
     """A namespace outside the cluster, on the underlay."""
 
     name: str
-    address: str
+    addresses: tuple[str, ...]
+
+    @property
+    def address(self) -> str:
+        """Its address of the primary family."""
+        return self.addresses[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +79,9 @@ class Topology:
     name: str
     nodes: tuple[NodeTopology, ...]
     clients: tuple[ClientTopology, ...] = ()
-    pod_cidr: str = "10.244.0.0/16"
-    service_cidr: str = "10.96.0.0/16"
-    node_cidr: str = "172.18.0.0/24"
+    pod_cidrs: tuple[str, ...] = ("10.244.0.0/16",)
+    service_cidrs: tuple[str, ...] = ("10.96.0.0/16",)
+    node_cidrs: tuple[str, ...] = ("172.18.0.0/24",)
     network: str = "vxlan"
     proxy_mode: str = "iptables"
     kube_proxy: KubeProxy = KubeProxy()
@@ -72,6 +89,26 @@ class Topology:
     images: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))
     kubernetes_version: str = KUBERNETES
     legacy_apis: bool = False
+
+    @property
+    def families(self) -> tuple[Family, ...]:
+        """The families of its addresses, the primary one first."""
+        return families(self.pod_cidrs)
+
+    @property
+    def pod_cidr(self) -> str:
+        """The pods' network of the primary family."""
+        return self.pod_cidrs[0]
+
+    @property
+    def service_cidr(self) -> str:
+        """The services' network of the primary family."""
+        return self.service_cidrs[0]
+
+    @property
+    def node_cidr(self) -> str:
+        """The underlay's network of the primary family."""
+        return self.node_cidrs[0]
 
     def node(self, name: str) -> NodeTopology:
         """The node called `name`; KeyError if there is none."""

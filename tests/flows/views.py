@@ -29,10 +29,10 @@ from nsk8s.linux.values import NamespaceState
 TOPOLOGY = Topology(
     "t",
     nodes=(
-        NodeTopology("n1", "control-plane", "172.18.0.11", "10.244.1.0/24"),
-        NodeTopology("n2", "worker", "172.18.0.12", "10.244.2.0/24"),
+        NodeTopology("n1", "control-plane", ("172.18.0.11",), ("10.244.1.0/24",)),
+        NodeTopology("n2", "worker", ("172.18.0.12",), ("10.244.2.0/24",)),
     ),
-    clients=(ClientTopology("external", "172.18.0.200"),),
+    clients=(ClientTopology("external", ("172.18.0.200",)),),
 )
 NODE_OF = {"10.244.1": "n1", "10.244.2": "n2"}
 

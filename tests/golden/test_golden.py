@@ -29,17 +29,21 @@ TEXT = re.compile(r"^```text (?P<namespace>\S+)(?: ~ (?P<only>.*))?\n(?P<body>(?
 def topology(cluster: dict[str, Any]) -> Topology:
     """A Cluster document that leaves no address to be chosen."""
     spec = cluster["spec"]
+
+    def pair(text: str) -> tuple[str, ...]:
+        return tuple(text.split(","))
+
     nodes = [
-        NodeTopology(node["name"], node.get("role", "worker"), node["address"], node["podCIDR"])
+        NodeTopology(node["name"], node.get("role", "worker"), pair(node["address"]), pair(node["podCIDR"]))
         for node in spec["nodes"]
     ]
-    clients = [ClientTopology(client["name"], client["address"]) for client in spec.get("clients", [])]
+    clients = [ClientTopology(client["name"], pair(client["address"])) for client in spec.get("clients", [])]
     return Topology(
         cluster["metadata"]["name"],
         tuple(nodes),
         tuple(clients),
-        pod_cidr=spec["podCIDR"],
-        node_cidr=spec["nodeCIDR"],
+        pod_cidrs=pair(spec["podCIDR"]),
+        node_cidrs=pair(spec["nodeCIDR"]),
         host_access=spec.get("hostAccess", False),
     )
 

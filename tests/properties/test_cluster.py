@@ -69,7 +69,7 @@ def test_indexes_equal_a_recomputation(steps: list[tuple[str, str, dict[str, str
 @given(st.lists(st.tuples(st.sampled_from(["w1", "w2"]), st.booleans(), st.integers(0, 9)), max_size=60))
 def test_no_address_is_given_twice(steps: list[tuple[str, bool, int]]) -> None:
     cidrs = {"w1": "10.244.1.0/29", "w2": "10.244.2.0/28"}
-    ipam = Ipam(three_nodes(**{n: {"pod_cidr": c} for n, c in cidrs.items()}), ())
+    ipam = Ipam(three_nodes(**{n: {"pod_cidrs": (c,)} for n, c in cidrs.items()}), ())
     held: dict[str, list[str]] = {"w1": [], "w2": []}
     for node, allocate, which in steps:
         if allocate:

@@ -37,7 +37,7 @@ class World(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         # Fewer addresses than names: pods compete for them.
-        self.d = Dialogue(three_nodes(w1={"pod_cidr": "10.244.1.0/29"}))
+        self.d = Dialogue(three_nodes(w1={"pod_cidrs": ("10.244.1.0/29",)}))
         self.todo: list[Command] = []
         self.sandboxes: dict[str, str] = {}
         self.running: dict[tuple[str, str], str] = {}

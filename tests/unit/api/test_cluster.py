@@ -8,6 +8,8 @@ from nsk8s.api import cluster
 from nsk8s.api.topology import KubeProxy, Topology
 from nsk8s.errors import ManifestError
 
+PODS = "10.244.0.0/16,fd00:10:244::/56"
+
 
 def document(**spec: Any) -> dict[str, Any]:  # noqa: ANN401 - the user's YAML
     return {"apiVersion": "nsk8s.dev/v1", "kind": "Cluster", "metadata": {"name": "lab"}, "spec": spec}
@@ -165,7 +167,41 @@ def nodes(*given: dict[str, Any]) -> list[dict[str, Any]]:
         ({"podCIDR": "10.244.0.0/33"}, "spec.podCIDR", "is not an IPv4 network"),
         ({"podCIDR": "10.300.0.0/16"}, "spec.podCIDR", "is not an IPv4 network"),
         ({"podCIDR": "10.244.1.0/16"}, "spec.podCIDR", 'write "10.244.0.0/16"'),
-        ({"podCIDR": "fd00::/64"}, "spec.podCIDR", "IPv6 comes later"),
+        ({"podCIDR": "fd00::1/64"}, "spec.podCIDR", 'write "fd00::/64"'),
+        ({"podCIDR": "fd00::/129"}, "spec.podCIDR", "is not an IPv6 network"),
+        ({"podCIDR": "fe80::/64"}, "spec.podCIDR", "which is reserved"),
+        ({"podCIDR": "10.1.0.0/16,10.2.0.0/16"}, "spec.podCIDR", "is of the same family as"),
+        ({"podCIDR": ["10.1.0.0/16", "10.2.0.0/16"]}, "spec.podCIDR[1]", "one of each family"),
+        ({"podCIDR": ["10.1.0.0/16", 6]}, "spec.podCIDR[1]", "must be a string"),
+        ({"podCIDR": []}, "spec.podCIDR", "must not be empty"),
+        ({"podCIDR": "10.1.0.0/16,fd01::/56,fd02::/56"}, "spec.podCIDR", "is not a network such as"),
+        (
+            {"podCIDR": PODS, "serviceCIDR": "10.96.0.0/16"},
+            "spec.serviceCIDR",
+            "has IPv4, and spec.podCIDR has IPv4 and IPv6",
+        ),
+        (
+            {"podCIDR": PODS, "nodeCIDR": "fd01::/64,172.18.0.0/24"},
+            "spec.nodeCIDR",
+            "name the same families in the same order",
+        ),
+        (
+            {"podCIDR": PODS, "nodeCIDR": "172.18.0.0/24,fd00:10:244:80::/64"},
+            "spec.nodeCIDR",
+            "overlaps podCIDR",
+        ),
+        (
+            {"serviceCIDR": "10.96.0.0/16,fd00:10:96::/64"},
+            "spec.serviceCIDR",
+            "take a prefix from /108 to /124",
+        ),
+        ({"podCIDR": "10.244.0.0/16,fd00:10:244::/64", "nodes": nodes({}, {})}, "spec.podCIDR", "1 more /64"),
+        (
+            {"nodes": nodes({"address": "fd00::5"})},
+            "spec.nodes[0].address",
+            "is IPv6, and the cluster has none",
+        ),
+        ({"nodes": nodes({"address": "172.18.0.4,x"})}, "spec.nodes[0].address", "is not an address such as"),
         ({"podCIDR": "127.1.0.0/16"}, "spec.podCIDR", "which is reserved"),
         ({"podCIDR": "10.96.4.0/22"}, "spec.serviceCIDR", 'overlaps podCIDR "10.96.4.0/22"'),
         ({"nodeCIDR": "10.96.4.0/24"}, "spec.nodeCIDR", 'overlaps serviceCIDR "10.96.0.0/16"'),
@@ -215,6 +251,46 @@ def test_a_mistake_is_named_with_its_remedy(spec: dict[str, Any], path: str, wha
     assert len(found) == 1, found
     assert found[0].startswith(f"{path}: ")
     assert what in found[0]
+
+
+def test_dual_stack() -> None:
+    topology = cluster.resolve(
+        document(
+            podCIDR=PODS,
+            nodes=[
+                {"name": "a"},
+                {"name": "b", "address": ["fc00:f853:ccd:e793::9"], "podCIDR": "fd00:10:244:7::/64"},
+                {"name": "c", "address": "172.18.0.9, fc00:f853:ccd:e793::2"},
+            ],
+            clients=[{"name": "out"}],
+        )
+    )
+    assert topology.families == (4, 6)
+    assert topology.service_cidrs == ("10.96.0.0/16", "fd00:10:96::/112")
+    assert topology.node_cidrs == ("172.18.0.0/24", "fc00:f853:ccd:e793::/64")
+    assert [(n.addresses, n.pod_cidrs) for n in topology.nodes] == [
+        (("172.18.0.2", "fc00:f853:ccd:e793::3"), ("10.244.0.0/24", "fd00:10:244::/64")),
+        (("172.18.0.3", "fc00:f853:ccd:e793::9"), ("10.244.1.0/24", "fd00:10:244:7::/64")),
+        (("172.18.0.9", "fc00:f853:ccd:e793::2"), ("10.244.2.0/24", "fd00:10:244:1::/64")),
+    ]
+    assert topology.clients[0].addresses == ("172.18.0.4", "fc00:f853:ccd:e793::4")
+
+
+@pytest.mark.parametrize(
+    ("networks", "families"),
+    [
+        ({}, (4,)),
+        ({"serviceCIDR": "fd00:10:96::/112"}, (6,)),
+        ({"nodeCIDR": ["fd00:18::/64", "172.18.0.0/24"]}, (6, 4)),
+    ],
+)
+def test_the_networks_that_are_given_say_which_families_there_are(
+    networks: dict[str, Any], families: tuple[int, ...]
+) -> None:
+    topology = cluster.resolve(document(**networks))
+    assert topology.families == families
+    for addresses in (topology.service_cidrs, topology.node_cidrs, topology.nodes[0].addresses):
+        assert tuple(6 if ":" in address else 4 for address in addresses) == families
 
 
 def test_all_mistakes_at_once() -> None:

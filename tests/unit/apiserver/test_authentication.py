@@ -86,7 +86,7 @@ def test_old_tls_is_refused(door: Entrance) -> None:
 
 
 def test_the_server_has_all_its_names(state: Path) -> None:
-    topology = Topology("c", (NodeTopology("n1", "control-plane", "172.18.0.2", "10.244.0.0/24"),))
+    topology = Topology("c", (NodeTopology("n1", "control-plane", ("172.18.0.2",), ("10.244.0.0/24",)),))
     assert set(server_names(topology)) == {
         "localhost",
         "kubernetes",

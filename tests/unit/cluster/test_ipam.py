@@ -16,7 +16,7 @@ def running(ip: str, created: str, node: str = "w1", *, host_network: bool = Fal
 
 
 def test_addresses_go_round() -> None:
-    ipam = Ipam(three_nodes(w1={"pod_cidr": "10.244.1.0/29"}), ())
+    ipam = Ipam(three_nodes(w1={"pod_cidrs": ("10.244.1.0/29",)}), ())
     first = [ipam.allocate("w1") for _ in range(4)]
     assert first == ["10.244.1.2", "10.244.1.3", "10.244.1.4", "10.244.1.5"]
     ipam.release("w1", "10.244.1.3")
@@ -26,7 +26,7 @@ def test_addresses_go_round() -> None:
 
 
 def test_exhaustion_names_the_network_and_the_node() -> None:
-    ipam = Ipam(three_nodes(w1={"pod_cidr": "10.244.1.0/30"}), ())
+    ipam = Ipam(three_nodes(w1={"pod_cidrs": ("10.244.1.0/30",)}), ())
     ipam.allocate("w1")
     with pytest.raises(AddressesExhausted, match=r"node w1: .*10\.244\.1\.0/30"):
         ipam.allocate("w1")

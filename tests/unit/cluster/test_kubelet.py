@@ -133,7 +133,7 @@ def test_a_sandbox_that_cannot_be_made_is_tried_again() -> None:
 
 
 def test_without_a_free_address_a_pod_waits_for_one() -> None:
-    d = Dialogue(three_nodes(w1={"pod_cidr": "10.244.1.0/30"}))
+    d = Dialogue(three_nodes(w1={"pod_cidrs": ("10.244.1.0/30",)}))
     d.create(pod())
     d.created()
     d.started()
@@ -234,7 +234,7 @@ def test_a_namesake_waits_until_the_name_is_free() -> None:
 
 
 def test_an_address_is_given_again_only_after_the_sandbox_is_gone() -> None:
-    d = Dialogue(three_nodes(w1={"pod_cidr": "10.244.1.0/29"}))
+    d = Dialogue(three_nodes(w1={"pod_cidrs": ("10.244.1.0/29",)}))
     for name in "abcde":
         d.create(pod(name))
     uid = d.uid("a")
@@ -261,7 +261,7 @@ def test_a_sandbox_that_died_is_made_anew() -> None:
 
 
 def test_an_address_lost_to_another_pod_is_no_longer_shown() -> None:
-    d = Dialogue(three_nodes(w1={"pod_cidr": "10.244.1.0/30"}))
+    d = Dialogue(three_nodes(w1={"pod_cidrs": ("10.244.1.0/30",)}))
     d.create(pod())
     d.create(pod("q"))
     uid = d.uid()
@@ -275,7 +275,7 @@ def test_an_address_lost_to_another_pod_is_no_longer_shown() -> None:
 
 
 def test_a_pod_that_waits_for_an_address_remembers_its_runs() -> None:
-    d = Dialogue(three_nodes(w1={"pod_cidr": "10.244.1.0/30"}))
+    d = Dialogue(three_nodes(w1={"pod_cidrs": ("10.244.1.0/30",)}))
     d.create(pod())
     d.created()
     d.started()

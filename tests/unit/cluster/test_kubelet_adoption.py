@@ -145,6 +145,6 @@ def test_an_address_that_its_node_no_longer_has() -> None:
 
     d = running()
     uid = d.uid()
-    d.topology = three_nodes(w1={"pod_cidr": "10.244.77.0/24"})
+    d.topology = three_nodes(w1={"pod_cidrs": ("10.244.77.0/24",)})
     assert d.restart({uid}, {(uid, "c"): "id0"}) == ["remove p"]
     assert d.removed(uid) == ["create p 10.244.77.2"]

@@ -140,7 +140,7 @@ def test_host_network_pods_take_their_container_ports() -> None:
 
 
 def test_a_node_is_full_when_its_addresses_are() -> None:
-    world = World(three_nodes(w1={"pod_cidr": "10.244.1.0/30"}, w2={"pod_cidr": "10.244.2.0/30"}))
+    world = World(three_nodes(w1={"pod_cidrs": ("10.244.1.0/30",)}, w2={"pod_cidrs": ("10.244.2.0/30",)}))
     for name in ("a", "b", "c"):
         world.create(pod(name))
     world.create(pod("host", hostNetwork=True))

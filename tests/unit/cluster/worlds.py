@@ -40,8 +40,8 @@ def three_nodes(**nodes: Json) -> Topology:
             NodeTopology(
                 **{
                     "name": name,
-                    "address": f"172.18.0.{i + 2}",
-                    "pod_cidr": f"10.244.{i}.0/24",
+                    "addresses": (f"172.18.0.{i + 2}",),
+                    "pod_cidrs": (f"10.244.{i}.0/24",),
                     **given,
                     **nodes.get(name, {}),
                 }

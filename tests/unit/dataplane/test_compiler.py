@@ -263,9 +263,15 @@ def test_flannel_masquerade_order() -> None:
 
 
 def test_a_hundred_nodes_and_a_wide_underlay() -> None:
-    nodes = tuple(NodeTopology(f"w{n}", "worker", f"172.18.{n}.1", f"10.{n}.0.0/16") for n in range(1, 101))
+    nodes = tuple(
+        NodeTopology(f"w{n}", "worker", (f"172.18.{n}.1",), (f"10.{n}.0.0/16",)) for n in range(1, 101)
+    )
     topology = Topology(
-        "big", nodes, (ClientTopology("c", "172.18.200.7"),), "10.0.0.0/8", node_cidr="172.18.0.0/16"
+        "big",
+        nodes,
+        (ClientTopology("c", ("172.18.200.7",)),),
+        ("10.0.0.0/8",),
+        node_cidrs=("172.18.0.0/16",),
     )
     states = Compiler(topology).compile(ClusterView())
     assert len(states["w7"].fdb) == 99
