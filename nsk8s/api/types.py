@@ -103,6 +103,27 @@ class TCPSocketAction(Struct, frozen=True):
     host: str = ""
 
 
+class GRPCAction(Struct, frozen=True):
+    port: int = 0
+    service: str | None = None
+
+
+class SleepAction(Struct, frozen=True):
+    seconds: int = 0
+
+
+class LifecycleHandler(Struct, frozen=True):
+    exec: ExecAction | None = None
+    httpGet: HTTPGetAction | None = None
+    tcpSocket: TCPSocketAction | None = None
+    sleep: SleepAction | None = None
+
+
+class Lifecycle(Struct, frozen=True):
+    postStart: LifecycleHandler | None = None
+    preStop: LifecycleHandler | None = None
+
+
 class Probe(Struct, frozen=True):
     exec: ExecAction | None = None
     httpGet: HTTPGetAction | None = None
@@ -147,6 +168,7 @@ class Container(Struct, frozen=True):
     restartPolicy: str | None = None
     resources: Resources = Resources()
     volumeMounts: tuple[VolumeMount, ...] = ()
+    lifecycle: Lifecycle = Lifecycle()
     stdin: bool = False
     stdinOnce: bool = False
     tty: bool = False

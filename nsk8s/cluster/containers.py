@@ -27,7 +27,8 @@ class ContainerRun:
 
     `phase`: ``waiting`` (never run in this sandbox), ``starting`` (asked for), ``running``, ``exited``.
     `terminated` and `before` are the last two ends, as ContainerStateTerminated. `attempt` is the
-    number of the latest run, -1 before the first; `untold` until the event of its start is recorded.
+    number of the latest run, -1 before the first; `untold` until the event of its start is recorded;
+    `unwelcome` if its postStart hook has failed.
     """
 
     __slots__ = (
@@ -48,6 +49,7 @@ class ContainerRun:
         "stop_asked",
         "terminated",
         "untold",
+        "unwelcome",
     )
 
     def __init__(self, spec: Container, role: Role) -> None:
@@ -64,6 +66,7 @@ class ContainerRun:
         self.stop_asked: int | None = None
         self.renewed = False
         self.untold = False
+        self.unwelcome = False
         self.backoff = 0.0
         self.backoff_since = 0.0
         self.restart_at = 0.0
@@ -114,6 +117,7 @@ class ContainerRun:
         self.phase = "starting"
         self.stop_asked = None
         self.renewed = False
+        self.unwelcome = False
 
     def running(self, container_id: str, says: str, ip: str, now: float, stamp: str) -> None:
         """It runs; `stamp` is the time now as RFC 3339."""

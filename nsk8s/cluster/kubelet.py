@@ -21,6 +21,7 @@ from nsk8s.cluster.lifecycle import (
     ContainerStarted,
     CreateSandbox,
     Event,
+    HookFailed,
     ProbeFinished,
     RemoveSandbox,
     SandboxCreated,
@@ -131,6 +132,10 @@ class Kubelet:
             case ContainerExited():
                 worker.exited(event, now, self._store.now())
                 self._backed_off(worker, event.container)
+            case HookFailed():
+                self._tell.started(worker)
+                self._tell.hook_failed(worker, event)
+                worker.hook_failed(event)
             case ProbeFinished():
                 self._tell.probed(worker, event)
                 worker.probed(event, now)

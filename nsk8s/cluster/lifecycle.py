@@ -37,8 +37,8 @@ class RemoveSandbox:
 
 @dataclass(frozen=True, slots=True)
 class StartContainer:
-    """Run a container in its pod's namespaces; answered by `ContainerStarted`, later
-    `ContainerExited`. `attempt` counts restarts from 0."""
+    """Run a container in its pod's namespaces, and its postStart hook; answered by `ContainerStarted` when
+    that is over, later `ContainerExited`. `attempt` counts restarts from 0."""
 
     pod: str
     namespace: str
@@ -51,11 +51,14 @@ class StartContainer:
 @dataclass(frozen=True, slots=True)
 class StopContainer:
     """End a container: SIGTERM, and SIGKILL after `grace` seconds (0: SIGKILL at once); answered by
-    `ContainerExited`."""
+    `ContainerExited`. `spec` and `view` are there if it has a preStop hook, which runs first, within the
+    grace; `HookFailed` tells if it does not succeed."""
 
     pod: str
     container: str
     grace: int
+    spec: Container | None = None
+    view: Pod | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +132,15 @@ class ContainerExited:
 
 
 @dataclass(frozen=True, slots=True)
+class HookFailed:
+    """A container's hook did not succeed. After a failed PostStart the container is to be ended."""
+
+    pod: str
+    container: str
+    hook: Literal["PostStart", "PreStop"]
+
+
+@dataclass(frozen=True, slots=True)
 class ProbeFinished:
     """One probe's result; `output` is for people."""
 
@@ -146,5 +158,6 @@ Event = (
     | SandboxDied
     | ContainerStarted
     | ContainerExited
+    | HookFailed
     | ProbeFinished
 )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from nsk8s.cluster.containers import ContainerRun, Role
 from nsk8s.cluster.events import Recorder, Type
-from nsk8s.cluster.lifecycle import ProbeFinished
+from nsk8s.cluster.lifecycle import HookFailed, ProbeFinished
 from nsk8s.cluster.podworker import PodWorker
 from nsk8s.cluster.store import Store
 
@@ -51,11 +51,19 @@ class PodEvents:
         what = f"Stopping container {name}"
         if not worker.deleting:
             failed = next((p for p in run.probes if p.kind != "readiness" and p.last is False), None)
-            if run.renewed:
+            if run.unwelcome:
+                what = "FailedPostStartHook"
+            elif run.renewed:
                 what = f"Container {name} definition changed, will be restarted"
             elif failed is not None:
                 what = f"Container {name} failed {failed.kind} probe, will be restarted"
         self._tell(worker, "Normal", "Killing", what, run)
+
+    def hook_failed(self, worker: PodWorker, event: HookFailed) -> None:
+        """A hook did not succeed; why is not told, for it may be secret."""
+        run = worker.run(event.container)
+        if run is not None:
+            self._tell(worker, "Warning", f"Failed{event.hook}Hook", f"{event.hook}Hook failed", run)
 
     def probed(self, worker: PodWorker, event: ProbeFinished) -> None:
         """A probe was answered."""

@@ -16,6 +16,7 @@ from nsk8s.cluster.lifecycle import (
     Command,
     ContainerExited,
     ContainerStarted,
+    HookFailed,
     ProbeFinished,
     RemoveSandbox,
     RunProbe,
@@ -166,6 +167,14 @@ class PodWorker:
         if run is not None and run.live:
             run.exited(event.exit_code, event.reason, event.message, now, stamp)
 
+    def hook_failed(self, event: HookFailed) -> None:
+        """A hook did not succeed: a container that could not be greeted is ended (kuberuntime_container.go,
+        startContainer)."""
+        run = self.run(event.container)
+        if event.hook == "PostStart" and run is not None and run.phase == "running":
+            run.unwelcome = True
+            self._stop(run, self._own_grace())
+
     def probed(self, event: ProbeFinished, now: float) -> None:
         """A probe was answered."""
         run = self.run(event.container)
@@ -307,7 +316,8 @@ class PodWorker:
     def _stop(self, run: ContainerRun, grace: int) -> None:
         if run.stop_asked is None or grace < run.stop_asked:
             run.stop_asked = grace
-            self.commands.append(StopContainer(self.uid, run.spec.name, grace))
+            hook = (run.spec, self.view) if run.spec.lifecycle.preStop and grace > 0 else ()
+            self.commands.append(StopContainer(self.uid, run.spec.name, grace, *hook))
 
     def _remove(self) -> None:
         self.sandbox = "removing"

@@ -87,7 +87,7 @@ def workers(container: Container, ip: str, before: tuple[ProbeWorker, ...] = ())
             continue
         host, port = ip, 0
         if not isinstance(action, ExecAction):
-            resolved = _port(container, action.port)
+            resolved = port_of(container, action.port)
             if resolved is None:
                 continue
             host, port = action.host or ip, resolved
@@ -112,7 +112,9 @@ def _probe(container: Container, kind: ProbeKind) -> Probe | None:
             return container.readinessProbe
 
 
-def _port(container: Container, port: int | str) -> int | None:
+def port_of(container: Container, port: int | str) -> int | None:
+    """The number of a port, which may be named as the container names it; None if it has none of that
+    name."""
     if isinstance(port, int):
         return port
     if port.isdigit():

@@ -33,26 +33,39 @@ async def probe_network(command: RunProbe, opened: socket.socket) -> ProbeFinish
 
 
 async def _attempt(command: RunProbe, opened: socket.socket) -> tuple[bool, str]:
-    loop = asyncio.get_running_loop()
     action = command.action
     try:
-        await loop.sock_connect(opened, (command.ip, command.port))
-    except OSError as error:  # in Go's words, for these end in events
-        why = os.strerror(error.errno).lower() if error.errno else str(error)
-        asked = f"{_what(command)}: " if isinstance(action, HTTPGetAction) else ""
-        return False, f"{asked}dial tcp {command.ip}:{command.port}: connect: {why}"
-    if not isinstance(action, HTTPGetAction):
-        return True, ""
-    headers = {
-        "host": f"{action.host or command.ip}:{command.port}",
-        "user-agent": "kube-probe/1.33",
-        "accept": "*/*",
-    }
+        if isinstance(action, HTTPGetAction):
+            status = await http_status(opened, action, command.ip, command.port, "kube-probe/1.33")
+            if 200 <= status < 400:
+                return True, ""
+            return False, f"HTTP probe failed with statuscode: {status}"
+        await _connect(opened, command.ip, command.port)
+    except Unanswered as error:
+        return False, str(error)
+    return True, ""
+
+
+class Unanswered(Exception):
+    """Nobody answered; the text is in Go's words, for it ends in events."""
+
+
+async def http_status(
+    opened: socket.socket, action: HTTPGetAction, ip: str, port: int, user_agent: str
+) -> int:
+    """The status that an HTTP server answers, asked through `opened`, a TCP socket. Raises Unanswered."""
+    what = _get(action, ip, port)
+    try:
+        await _connect(opened, ip, port)
+    except Unanswered as error:
+        raise Unanswered(f"{what}: {error}") from error
+    headers = {"host": f"{action.host or ip}:{port}", "user-agent": user_agent, "accept": "*/*"}
     headers |= {header.name.lower(): header.value for header in action.httpHeaders}
     connection = h11.Connection(h11.CLIENT)
     request = h11.Request(
         method="GET", target=action.path or "/", headers=[*headers.items(), ("connection", "close")]
     )
+    loop = asyncio.get_running_loop()
     await loop.sock_sendall(
         opened, (connection.send(request) or b"") + (connection.send(h11.EndOfMessage()) or b"")
     )
@@ -60,21 +73,31 @@ async def _attempt(command: RunProbe, opened: socket.socket) -> tuple[bool, str]
         try:
             event = connection.next_event()
         except h11.RemoteProtocolError as error:
-            return False, f"{_what(command)}: malformed HTTP response: {error}"
+            raise Unanswered(f"{what}: malformed HTTP response: {error}") from error
         if event is h11.NEED_DATA:
             connection.receive_data(await loop.sock_recv(opened, 65536))
         elif isinstance(event, h11.Response):
-            if 200 <= event.status_code < 400:
-                return True, ""
-            return False, f"HTTP probe failed with statuscode: {event.status_code}"
+            return event.status_code
         else:
-            return False, f"{_what(command)}: EOF"
+            raise Unanswered(f"{what}: EOF")
+
+
+async def _connect(opened: socket.socket, ip: str, port: int) -> None:
+    try:
+        await asyncio.get_running_loop().sock_connect(opened, (ip, port))
+    except OSError as error:
+        why = os.strerror(error.errno).lower() if error.errno else str(error)
+        raise Unanswered(f"dial tcp {ip}:{port}: connect: {why}") from error
+
+
+def _get(action: HTTPGetAction, ip: str, port: int) -> str:
+    return f'Get "http://{ip}:{port}{action.path}"'
 
 
 def _what(command: RunProbe) -> str:
     action = command.action
     if isinstance(action, HTTPGetAction):
-        return f'Get "http://{command.ip}:{command.port}{action.path}"'
+        return _get(action, command.ip, command.port)
     if isinstance(action, ExecAction):
         return f"command {list(action.command)}"
     return f"dial tcp {command.ip}:{command.port}"

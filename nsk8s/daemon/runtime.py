@@ -19,17 +19,19 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from nsk8s.api.types import Container, ExecAction, Obj, Pod
+from nsk8s.api.types import Container, ExecAction, LifecycleHandler, Obj, Pod
 from nsk8s.cluster.lifecycle import (
     Command,
     ContainerExited,
     ContainerStarted,
     Event,
+    HookFailed,
     ProbeFinished,
     RunProbe,
     StartContainer,
     StopContainer,
 )
+from nsk8s.daemon import hooks
 from nsk8s.daemon.network import Network
 from nsk8s.daemon.prober import probe_network
 from nsk8s.daemon.surroundings import Surroundings
@@ -58,11 +60,13 @@ def container_id(pod: str, container: str, attempt: int) -> str:
 
 @dataclass(slots=True)
 class Run:
-    """One run of a container: `process` is None for a stand-in; `over` is set when it has ended."""
+    """One run of a container: `process` is None for a stand-in; `hook` is the preStop hook that
+    runs before it is ended; `over` is set when it has ended."""
 
     attempt: int
     process: processes.Running | None = None
     killer: asyncio.TimerHandle | None = None
+    hook: asyncio.Task[None] | None = None
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -106,7 +110,11 @@ class Runtime:
                         serve.append((command, workload))
                 case StopContainer():
                     run = self._runs.get((command.pod, command.container))
-                    if run is not None and run.process is not None:
+                    if run is not None and run.hook is not None:
+                        run.hook.cancel()  # the new grace is shorter
+                    if run is not None and command.spec is not None and command.grace > 0:
+                        run.hook = self._spawn(self._pre_stop(command, run))
+                    elif run is not None and run.process is not None:
                         self._end(run, command.grace)
                     else:
                         stop.append(command)
@@ -170,6 +178,8 @@ class Runtime:
         run = self._runs.pop(key, None)
         if run is not None:
             run.over.set()
+            if run.hook is not None:
+                run.hook.cancel()
         return run
 
     def place(self, pod: Pod, container: Container | None = None) -> Inside:
@@ -245,11 +255,16 @@ class Runtime:
         for command, workload in starts:
             container = command.container.name
             why = refused.get((command.pod, container))
-            started = container_id(command.pod, container, command.attempt)
-            self._post(ContainerStarted(command.pod, container, started, workload.says))
+            key = command.pod, container
+            started = ContainerStarted(*key, container_id(*key, command.attempt), workload.says)
+            run = self._runs.get(key)
+            if why is not None or run is None:
+                self._post(started)
+            else:
+                self._started(run, command.view, command.container, started)
             if why is not None:
-                self._forget((command.pod, container))
-                self._post(ContainerExited(command.pod, container, 1, "Error", why))
+                self._forget(key)
+                self._post(ContainerExited(*key, 1, "Error", why))
 
     def _lost(self, key: Key, why: str) -> None:
         """The stand-in server died, and its successor could not take this one over."""
@@ -298,8 +313,9 @@ class Runtime:
             return
         finally:
             del self._starting[key]
-        self._watch(key, Run(command.attempt, process))
-        self._post(started)
+        run = Run(command.attempt, process)
+        self._watch(key, run)
+        self._started(run, pod, container, started)
 
     def _spawner(self, pod: str) -> ThreadPoolExecutor:
         """The thread that starts this pod's containers, one after the other as a kubelet does. Not the
@@ -344,6 +360,8 @@ class Runtime:
         if run.killer:
             run.killer.cancel()
         run.over.set()
+        if run.hook is not None:
+            run.hook.cancel()
         if self._runs.get(key) is run:
             del self._runs[key]
         if code is None:
@@ -362,6 +380,47 @@ class Runtime:
             kill = partial(run.process.signal, signal.SIGKILL)
             run.killer = asyncio.get_running_loop().call_later(grace, kill)
 
+    # --- hooks --------------------------------------------------------------------------------------
+
+    async def _pre_stop(self, command: StopContainer, run: Run) -> None:
+        """The preStop hook, and what is left of the grace for the container to end."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        assert command.spec is not None
+        assert command.view is not None
+        handler = command.spec.lifecycle.preStop
+        if handler is not None and not await self._hook(handler, command.view, command.spec, command.grace):
+            self._post(HookFailed(command.pod, command.container, "PreStop"))
+        run.hook = None
+        left = max(hooks.MINIMUM_GRACE, round(command.grace - (loop.time() - began)))
+        if self._runs.get((command.pod, command.container)) is run:
+            self.dispatch([replace(command, grace=left, spec=None)])
+
+    async def _greet(self, run: Run, pod: Pod, container: Container, started: ContainerStarted) -> None:
+        """The postStart hook; until it is over the container has not started."""
+        handler = container.lifecycle.postStart
+        done = handler is None or await self._hook(handler, pod, container, None)
+        run.hook = None
+        self._post(started)
+        if not done:
+            self._post(HookFailed(started.pod, started.container, "PostStart"))
+
+    def _started(self, run: Run, pod: Pod, container: Container, started: ContainerStarted) -> None:
+        """A container runs: say so, after its postStart hook if it has one."""
+        if container.lifecycle.postStart is None:
+            self._post(started)
+        else:
+            run.hook = self._spawn(self._greet(run, pod, container, started))
+
+    async def _hook(
+        self, handler: LifecycleHandler, pod: Pod, container: Container, within: float | None
+    ) -> bool:
+        place = self.place(pod, container)
+        return await hooks.perform(handler, pod, container, place, self._dial, within)
+
+    async def _dial(self, node: str) -> socket.socket:
+        return await self._network.in_kernel(partial(self._socket, node))
+
     # --- probes -------------------------------------------------------------------------------------
 
     async def _probe(self, command: RunProbe) -> None:
@@ -377,7 +436,7 @@ class Runtime:
                 code, output = await processes.execute(place, command.action.command, timeout=command.timeout)
                 result = finished(code == 0, output.decode(errors="replace"))
             else:
-                opened = await self._network.in_kernel(partial(self._socket, command.view.spec.nodeName))
+                opened = await self._dial(command.view.spec.nodeName)
                 result = await probe_network(command, opened)
         except TimeoutError:
             result = finished(False, f"command timed out after {command.timeout} s")
@@ -389,10 +448,11 @@ class Runtime:
         with self._network.machine.enter(node):
             return socket.socket(socket.AF_INET, socket.SOCK_STREAM)
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
+        return task
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -45,6 +45,8 @@ MOUNTS = 'mount -t sysfs -o ro sysfs /sys && mount -t proc proc /proc && exec "$
 bubblewrap looks up its child in /proc)."""
 
 CHUNK = 64 * 1024
+SETTING_OUT = 5.0
+"""Seconds that a program may take to begin; it takes some milliseconds."""
 
 KINDS = ("net", "uts", "ipc", "pid")
 NSENTER = {"mnt": "mount"}
@@ -384,9 +386,17 @@ def _take(terminal: int) -> None:
     signal.signal(signal.SIGTTOU, signal.SIG_DFL)
 
 
-async def execute(place: Inside, command: Sequence[str], *, timeout: float) -> tuple[int, bytes]:  # noqa: ASYNC109
+async def execute(
+    place: Inside,
+    command: Sequence[str],
+    *,
+    timeout: float | None,  # noqa: ASYNC109
+) -> tuple[int, bytes]:
     """Run `command` in `place` (an exec probe) and return its exit code and output (both streams, at
-    most 10 KiB). Raises TimeoutError after `timeout` seconds; the command is then ended."""
+    most 10 KiB). Raises TimeoutError after `timeout` seconds; the command is then ended, and when the caller
+    is cancelled."""
+    if place.container:
+        await _begun(place.container)
     with entering(place, command) as (words, fds):
         child = await asyncio.create_subprocess_exec(
             *words,
@@ -398,7 +408,7 @@ async def execute(place: Inside, command: Sequence[str], *, timeout: float) -> t
     try:
         async with asyncio.timeout(timeout):
             output, _ = await child.communicate()
-    except TimeoutError:
+    except (TimeoutError, asyncio.CancelledError):
         _end(child.pid)
         await child.wait()
         raise
@@ -421,6 +431,19 @@ def _within(place: Inside) -> Iterator[None]:
         stack.callback(namespaces.setns, home, CLONE_NEWNS)
         namespaces.mount("none", "/", "none", MS_REC | MS_SLAVE)
         yield
+
+
+async def _begun(pid: int) -> None:
+    """Wait until bubblewrap has made way for a container's program: before that its view of the files is not
+    complete. Nothing announces it, and it is a matter of milliseconds."""
+    deadline = asyncio.get_running_loop().time() + SETTING_OUT
+    while asyncio.get_running_loop().time() < deadline:
+        try:
+            if os.path.basename(os.readlink(f"/proc/{pid}/exe")) != "bwrap":
+                return
+        except OSError:  # it has ended
+            return
+        await asyncio.sleep(0.002)
 
 
 def _end(pid: int) -> None:

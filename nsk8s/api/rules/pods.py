@@ -10,9 +10,23 @@ from nsk8s.api import names
 from nsk8s.api.findings import Findings, shown
 from nsk8s.api.quantities import QUANTITIES, quantity
 from nsk8s.api.rules.rule import AnyObject, Rule
-from nsk8s.api.types import Container, EnvVar, Obj, Pod, PodSpec, PodTemplate, Probe, Taint, Toleration
+from nsk8s.api.types import (
+    Container,
+    EnvVar,
+    Lifecycle,
+    LifecycleHandler,
+    Obj,
+    Pod,
+    PodSpec,
+    PodTemplate,
+    Probe,
+    Taint,
+    Toleration,
+)
 
 PROTOCOLS = ("TCP", "UDP", "SCTP")
+GRACE = 30
+"""terminationGracePeriodSeconds of a pod that says nothing."""
 EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 _is_env_name = re.compile(r"[\x20-\x3c\x3e-\x7e]+").fullmatch
 
@@ -38,6 +52,11 @@ def pod_spec(spec: PodSpec, path: str, findings: Findings) -> None:
             taken.add(container.name)
             _ports(container, at, spec.hostNetwork, host_ports, findings)
             _mounts(container, at, volumes, findings)
+            if field == "containers" or container.restartPolicy == "Always":
+                _lifecycle(container, spec.terminationGracePeriodSeconds, at, findings)
+            elif container.lifecycle != Lifecycle():
+                why = "may not be set for init containers without restartPolicy=Always"
+                findings.forbidden(f"{at}.lifecycle", why)
             _resources(container, at, findings)
     findings.one_of(f"{path}.restartPolicy", spec.restartPolicy, ("Always", "OnFailure", "Never"))
     findings.one_of(
@@ -134,6 +153,38 @@ def _container(container: Container, path: str, init: bool, findings: Findings) 
             _probe(probe, f"{path}.{field}", field, findings)
 
 
+def _lifecycle(container: Container, grace: int | None, path: str, findings: Findings) -> None:
+    for field, handler in (
+        ("postStart", container.lifecycle.postStart),
+        ("preStop", container.lifecycle.preStop),
+    ):
+        if handler is None:
+            continue
+        at = f"{path}.lifecycle.{field}"
+        kinds = (handler.exec, handler.httpGet, handler.tcpSocket, handler.sleep)
+        given = [kind for kind in kinds if kind is not None]
+        if not given:
+            findings.required(at, "must specify a handler type", "one of exec, httpGet, sleep")
+        elif len(given) > 1:
+            findings.forbidden(at, "may not specify more than 1 handler type")
+        _actions(handler, at, findings)
+        if handler.sleep is not None:
+            most = GRACE if grace is None else grace
+            if not 0 <= handler.sleep.seconds <= most:
+                why = f"must be non-negative and less than terminationGracePeriodSeconds ({most})"
+                findings.invalid(f"{at}.sleep", handler.sleep.seconds, why)
+
+
+def _actions(handler: Probe | LifecycleHandler, path: str, findings: Findings) -> None:
+    if handler.exec is not None and not handler.exec.command:
+        findings.required(f"{path}.exec.command")
+    if handler.httpGet is not None:
+        findings.port_or_name(f"{path}.httpGet.port", handler.httpGet.port)
+        findings.one_of(f"{path}.httpGet.scheme", handler.httpGet.scheme, ("HTTP", "HTTPS"))
+    if handler.tcpSocket is not None:
+        findings.port_or_name(f"{path}.tcpSocket.port", handler.tcpSocket.port)
+
+
 def _env(variable: EnvVar, path: str, findings: Findings) -> None:
     if not variable.name:
         findings.required(f"{path}.name")
@@ -223,13 +274,7 @@ def _probe(probe: Probe, path: str, field: str, findings: Findings) -> None:
         findings.required(path, "must specify a handler type", "one of exec, httpGet, tcpSocket")
     elif len(handlers) > 1:
         findings.forbidden(path, "may not specify more than 1 handler type")
-    if probe.exec is not None and not probe.exec.command:
-        findings.required(f"{path}.exec.command")
-    if probe.httpGet is not None:
-        findings.port_or_name(f"{path}.httpGet.port", probe.httpGet.port)
-        findings.one_of(f"{path}.httpGet.scheme", probe.httpGet.scheme, ("HTTP", "HTTPS"))
-    if probe.tcpSocket is not None:
-        findings.port_or_name(f"{path}.tcpSocket.port", probe.tcpSocket.port)
+    _actions(probe, path, findings)
     findings.at_least(f"{path}.initialDelaySeconds", probe.initialDelaySeconds, 0)
     for name in ("timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"):
         findings.at_least(f"{path}.{name}", getattr(probe, name), 0)
