@@ -15,15 +15,16 @@ What is left out gets a default:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from ipaddress import IPv4Network, ip_network
+from ipaddress import IPv4Network, ip_address, ip_network
 from types import MappingProxyType
 from typing import Any
 
 from nsk8s.api import names, networks
 from nsk8s.api.families import of_family
 from nsk8s.api.findings import Findings
+from nsk8s.api.networks import Networks
 from nsk8s.api.schema import CLUSTER, WRONG, conform
-from nsk8s.api.topology import ClientTopology, KubeProxy, NodeTopology, Topology
+from nsk8s.api.topology import ClientTopology, DnsTopology, KubeProxy, NodeTopology, Topology
 from nsk8s.api.types import Obj, Taint
 from nsk8s.errors import ManifestError, Problem
 
@@ -60,6 +61,7 @@ def read(cluster: Obj) -> tuple[Topology | None, list[Problem]]:
     addresses = networks.addresses(nodes, clients, found["nodeCIDR"], findings)
     pod_cidrs = networks.pod_cidrs(nodes, found["podCIDR"], findings)
     kube_proxy = _kube_proxy(spec, findings)
+    dns = _dns(spec["dns"], found, findings)
     if findings.problems:
         return None, findings.problems
     tainted = "worker" in roles
@@ -90,6 +92,7 @@ def read(cluster: Obj) -> tuple[Topology | None, list[Problem]]:
         images=MappingProxyType(dict(spec["images"])),
         kubernetes_version=spec["kubernetesVersion"],
         legacy_apis=spec["legacyAPIs"],
+        dns=dns,
     )
     return topology, []
 
@@ -221,3 +224,26 @@ def _kube_proxy(spec: Mapping[str, Any], findings: Findings) -> KubeProxy:
         node_port_addresses=tuple(addresses),
         tcp_be_liberal=(given.get("conntrack") or {}).get("tcpBeLiberal", False),
     )
+
+
+# --- dns --------------------------------------------------------------------------------------------
+
+
+def _dns(dns: Mapping[str, Any], found: Mapping[str, Networks], findings: Findings) -> DnsTopology:
+    upstreams = dns.get("upstreams") or ()
+    for i, text in _given(upstreams):
+        path = f"spec.dns.upstreams[{i}]"
+        try:
+            address = ip_address(text)
+        except ValueError as error:
+            findings.add(path, f'"{text}" is not an IP address: {error}')
+            continue
+        if text in upstreams[:i]:
+            findings.duplicate(path, text)
+        if not any(address in network for each in found.values() for network in each.values()):
+            findings.add(
+                path,
+                f'"{text}" is outside the emulated network',
+                "name a client, a node, a pod or a service of this cluster: queries never leave the machine",
+            )
+    return DnsTopology(dns.get("replicas", DnsTopology().replicas), tuple(upstreams))

@@ -108,6 +108,36 @@ CLIENT: Schema = {
     },
 }
 
+DNS: Schema = {
+    "type": "object",
+    "additionalProperties": False,
+    "default": {},
+    "description": "Cluster DNS: the Service kube-dns at the tenth address of serviceCIDR, and the "
+    "Deployment coredns behind it.",
+    "properties": {
+        "replicas": {
+            "type": "integer",
+            "minimum": 0,
+            "maximum": 100,
+            "default": 2,
+            "description": "How many pods answer; 0 for no cluster DNS at all.",
+        },
+        "upstreams": {
+            "type": "array",
+            "items": {
+                "type": "string",
+                "pattern": f"^{_ADDRESS}$",
+                "x-wants": "an address such as 172.18.0.61 or fd00:18::61",
+                "description": "A DNS server inside the emulated network, asked on port 53.",
+            },
+            "maxItems": 15,
+            "default": [],
+            "description": "Who is asked about names outside the cluster's zone, such as a client of this "
+            "cluster; without any such names are refused.",
+        },
+    },
+}
+
 IMAGE: Schema = {
     "type": "object",
     "additionalProperties": False,
@@ -272,6 +302,7 @@ CLUSTER: Schema = {
                     "v1beta2, networking.k8s.io/v1beta1, rbac.authorization.k8s.io/v1beta1, policy/v1beta1 "
                     "and batch/v1beta1 are served, with a warning.",
                 },
+                "dns": DNS,
                 "images": {
                     "type": "object",
                     "additionalProperties": IMAGE,
@@ -290,6 +321,7 @@ _TYPES: dict[str, tuple[type, str]] = {
     "array": (list, "a list"),
     "string": (str, "a string"),
     "boolean": (bool, "true or false"),
+    "integer": (int, "a whole number"),
 }
 _WORDS: dict[type, str] = {
     dict: "a mapping",
@@ -320,7 +352,7 @@ def conform(value: object, schema: Schema, findings: Findings, path: str = "") -
         findings.add(path, f"cannot be {shown(value)}", hint)
         return WRONG
     wanted, words = _type(schema["type"])
-    if not isinstance(value, wanted):
+    if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
         hint = (
             "put it in quotes"
             if wanted in (str, (str, list)) and isinstance(value, bool | int | float)
@@ -334,6 +366,9 @@ def conform(value: object, schema: Schema, findings: Findings, path: str = "") -
         if len(value) < schema.get("minItems", 0):
             findings.add(path, "must not be empty", "name at least one")
             return WRONG
+        if len(value) > schema.get("maxItems", len(value)):
+            findings.add(path, f"must have at most {schema['maxItems']} items")
+            return WRONG
         return [conform(v, schema["items"], findings, f"{path}[{i}]") for i, v in enumerate(value)]
     if isinstance(value, str):
         if len(value) < schema.get("minLength", 0):
@@ -342,6 +377,10 @@ def conform(value: object, schema: Schema, findings: Findings, path: str = "") -
         if "pattern" in schema and not re.search(schema["pattern"], value):
             findings.add(path, f"{shown(value)} is not {schema['x-wants']}", _nearby(value, schema))
             return WRONG
+    least, most = schema.get("minimum"), schema.get("maximum")
+    if isinstance(value, int) and least is not None and not least <= value <= most:
+        findings.add(path, f"{value} is not between {least} and {most}")
+        return WRONG
     return value
 
 

@@ -73,6 +73,15 @@ class KubeProxy:
 
 
 @dataclass(frozen=True, slots=True)
+class DnsTopology:
+    """Cluster DNS: how many pods answer (0: there is none), and the addresses of the servers they ask
+    about names outside the cluster's zone."""
+
+    replicas: int = 2
+    upstreams: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Topology:
     """A whole cluster, as `spec` of the Cluster document says it."""
 
@@ -89,6 +98,7 @@ class Topology:
     images: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))
     kubernetes_version: str = KUBERNETES
     legacy_apis: bool = False
+    dns: DnsTopology = DnsTopology()
 
     @property
     def families(self) -> tuple[Family, ...]:

@@ -186,6 +186,17 @@ class HostAlias(Struct, frozen=True):
     hostnames: tuple[str, ...] = ()
 
 
+class PodDNSConfigOption(Struct, frozen=True):
+    name: str = ""
+    value: str | None = None
+
+
+class PodDNSConfig(Struct, frozen=True):
+    nameservers: tuple[str, ...] = ()
+    searches: tuple[str, ...] = ()
+    options: tuple[PodDNSConfigOption, ...] = ()
+
+
 class PodSpec(Struct, frozen=True):
     containers: tuple[Container, ...] = ()
     initContainers: tuple[Container, ...] = ()
@@ -202,6 +213,7 @@ class PodSpec(Struct, frozen=True):
     serviceAccountName: str = ""
     terminationGracePeriodSeconds: int | None = None
     dnsPolicy: str = "ClusterFirst"
+    dnsConfig: PodDNSConfig | None = None
 
 
 class Condition(Struct, frozen=True):
@@ -306,6 +318,7 @@ class SessionAffinityConfig(Struct, frozen=True):
 class ServiceSpec(Struct, frozen=True):
     type: str = "ClusterIP"
     clusterIP: str = ""
+    clusterIPs: tuple[str, ...] = ()
     selector: Labels | None = None
     ports: tuple[ServicePort, ...] = ()
     externalIPs: tuple[str, ...] = ()
@@ -365,6 +378,7 @@ class EndpointHints(Struct, frozen=True):
 class Endpoint(Struct, frozen=True):
     addresses: tuple[str, ...] = ()
     conditions: EndpointConditions = EndpointConditions()
+    hostname: str = ""
     nodeName: str = ""
     hints: EndpointHints | None = None
     targetRef: ObjectReference | None = None

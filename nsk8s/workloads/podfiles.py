@@ -5,9 +5,7 @@ from __future__ import annotations
 
 from nsk8s.api.types import Container, Pod
 from nsk8s.workloads.images import expand
-
-ZONE = "cluster.local"
-"""The cluster's DNS zone."""
+from nsk8s.workloads.resolvconf import ZONE, resolv_conf
 
 HOSTS = """\
 127.0.0.1\tlocalhost
@@ -39,16 +37,6 @@ def hosts(pod: Pod) -> str:
         text += "\n# Entries added by HostAliases.\n"
         text += "".join("\t".join((alias.ip, *alias.hostnames)) + "\n" for alias in pod.spec.hostAliases)
     return text
-
-
-def resolv_conf(pod: Pod, dns: str) -> str:
-    """/etc/resolv.conf for dnsPolicy ClusterFirst. `dns` is the cluster's DNS address; while there is none,
-    no nameserver is named, so that a look-up fails at once instead of waiting for nobody."""
-    if pod.spec.dnsPolicy == "Default" or (pod.spec.hostNetwork and pod.spec.dnsPolicy == "ClusterFirst"):
-        return "# dnsPolicy Default: the nodes have no resolver of their own\n"
-    namespace = pod.metadata.namespace
-    server = f"nameserver {dns}\n" if dns else ""
-    return f"search {namespace}.svc.{ZONE} svc.{ZONE} {ZONE}\n{server}options ndots:5\n"
 
 
 def files(pod: Pod, dns: str) -> dict[str, str]:

@@ -27,6 +27,9 @@ from nsk8s.api.types import (
 PROTOCOLS = ("TCP", "UDP", "SCTP")
 GRACE = 30
 """terminationGracePeriodSeconds of a pod that says nothing."""
+DNS_NAMESERVERS = 3
+DNS_SEARCHES = 32
+DNS_SEARCH_CHARACTERS = 2048
 EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 _is_env_name = re.compile(r"[\x20-\x3c\x3e-\x7e]+").fullmatch
 
@@ -62,6 +65,7 @@ def pod_spec(spec: PodSpec, path: str, findings: Findings) -> None:
     findings.one_of(
         f"{path}.dnsPolicy", spec.dnsPolicy, ("ClusterFirstWithHostNet", "ClusterFirst", "Default", "None")
     )
+    _dns_config(spec, f"{path}.dnsConfig", findings)
     findings.at_least(f"{path}.terminationGracePeriodSeconds", spec.terminationGracePeriodSeconds, 0)
     for field, value in (("hostname", spec.hostname), ("subdomain", spec.subdomain)):
         if value:
@@ -76,6 +80,35 @@ def pod_spec(spec: PodSpec, path: str, findings: Findings) -> None:
         for j, hostname in enumerate(alias.hostnames):
             at = f"{path}.hostAliases[{i}].hostnames[{j}]"
             findings.name(at, hostname, names.subdomain(hostname))
+
+
+def _dns_config(spec: PodSpec, path: str, findings: Findings) -> None:
+    config = spec.dnsConfig
+    if spec.dnsPolicy == "None" and config is None:
+        findings.required(path, "must provide `dnsConfig` when `dnsPolicy` is None")
+    elif spec.dnsPolicy == "None" and config is not None and not config.nameservers:
+        why = "must provide at least one DNS nameserver when `dnsPolicy` is None"
+        findings.required(f"{path}.nameservers", why)
+    if config is None:
+        return
+    if len(config.nameservers) > DNS_NAMESERVERS:
+        why = f"must not have more than {DNS_NAMESERVERS} nameservers"
+        findings.invalid(f"{path}.nameservers", list(config.nameservers), why)
+    for i, server in enumerate(config.nameservers):
+        ip_address(server, f"{path}.nameservers[{i}]", findings)
+    searches = list(config.searches)
+    if len(searches) > DNS_SEARCHES:
+        findings.invalid(f"{path}.searches", searches, f"must not have more than {DNS_SEARCHES} search paths")
+    if len(" ".join(searches)) > DNS_SEARCH_CHARACTERS:
+        most = f"must not have more than {DNS_SEARCH_CHARACTERS} characters (including spaces)"
+        findings.invalid(f"{path}.searches", searches, f"{most} in the search list")
+    for i, search in enumerate(searches):
+        domain = search.removesuffix(".")
+        if search != "." and (wrong := names.subdomain(domain.replace("_", "-"))):
+            findings.invalid(f"{path}.searches[{i}]", domain, wrong)
+    for i, option in enumerate(config.options):
+        if not option.name:
+            findings.required(f"{path}.options[{i}]", "must not be empty")
 
 
 def _volumes(spec: PodSpec, path: str, findings: Findings) -> set[str]:

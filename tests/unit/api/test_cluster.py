@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from nsk8s.api import cluster
-from nsk8s.api.topology import KubeProxy, Topology
+from nsk8s.api.topology import DnsTopology, KubeProxy, Topology
 from nsk8s.errors import ManifestError
 
 PODS = "10.244.0.0/16,fd00:10:244::/56"
@@ -330,3 +330,28 @@ def test_a_thousand_nodes_do_not_share_anything() -> None:
         document(podCIDR="10.0.0.0/13", nodeCIDR="172.20.0.0/16", nodes=nodes(*({} for _ in range(1000))))
     )
     assert len({n.address for n in topology.nodes}) == len({n.pod_cidr for n in topology.nodes}) == 1000
+
+
+def test_dns_has_two_pods_and_asks_nobody_else_unless_told() -> None:
+    bare = cluster.resolve(document())
+    assert bare.dns == DnsTopology(2, ())
+    told = cluster.resolve(document(dns={"replicas": 0, "upstreams": ["172.18.0.3"]}))
+    assert told.dns == DnsTopology(0, ("172.18.0.3",))
+
+
+@pytest.mark.parametrize(
+    ("dns", "said"),
+    [
+        ({"upstreams": ["8.8.8.8"]}, 'spec.dns.upstreams[0]: "8.8.8.8" is outside the emulated network'),
+        ({"upstreams": ["172.18.0.300"]}, 'spec.dns.upstreams[0]: "172.18.0.300" is not an IP address'),
+        ({"upstreams": ["ns1"]}, 'spec.dns.upstreams[0]: "ns1" is not an address such as'),
+        ({"upstreams": ["172.18.0.3", "172.18.0.3"]}, 'spec.dns.upstreams[1]: Duplicate value: "172.18.0.3"'),
+        ({"upstreams": ["172.18.0.3"] * 16}, "spec.dns.upstreams: must have at most 15 items"),
+        ({"replicas": -1}, "spec.dns.replicas: -1 is not between 0 and 100"),
+        ({"replicas": True}, "spec.dns.replicas: must be a whole number, not a boolean"),
+        ({"replica": 1}, "spec.dns.replica: unknown field"),
+        (False, "spec.dns: must be a mapping, not a boolean"),
+    ],
+)
+def test_dns_that_cannot_be(dns: object, said: str) -> None:
+    assert problems(dns=dns)[0].startswith(said)

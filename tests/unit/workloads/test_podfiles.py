@@ -30,14 +30,6 @@ def test_hosts_has_aliases_and_on_the_nodes_network_the_node() -> None:
     assert text.endswith("# Entries added by HostAliases.\n10.0.0.9\ta\tb\n")
 
 
-def test_a_nameserver_is_named_only_where_there_is_one() -> None:
-    search = "search shop.svc.cluster.local svc.cluster.local cluster.local\n"
-    assert podfiles.resolv_conf(pod(), "") == f"{search}options ndots:5\n"
-    assert podfiles.resolv_conf(pod(), "10.96.0.10") == f"{search}nameserver 10.96.0.10\noptions ndots:5\n"
-    for default in (pod(dnsPolicy="Default"), pod(hostNetwork=True)):
-        assert "ndots" not in podfiles.resolv_conf(default, "10.96.0.10")
-
-
 def test_the_environment_expands_what_was_set_before() -> None:
     env = (EnvVar(name="A", value="1"), EnvVar(name="B", value="$(A)$(HOSTNAME)$(NO)"))
     assert podfiles.environment(pod(), Container(env=env)) == {
