@@ -231,8 +231,10 @@ def _kube_proxy(spec: Mapping[str, Any], findings: Findings) -> KubeProxy:
 
 def _dns(dns: Mapping[str, Any], found: Mapping[str, Networks], findings: Findings) -> DnsTopology:
     upstreams = dns.get("upstreams") or ()
-    for i, text in _given(upstreams):
+    for i, text in enumerate(upstreams):
         path = f"spec.dns.upstreams[{i}]"
+        if text is WRONG:
+            continue
         try:
             address = ip_address(text)
         except ValueError as error:

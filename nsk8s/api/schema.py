@@ -377,8 +377,8 @@ def conform(value: object, schema: Schema, findings: Findings, path: str = "") -
         if "pattern" in schema and not re.search(schema["pattern"], value):
             findings.add(path, f"{shown(value)} is not {schema['x-wants']}", _nearby(value, schema))
             return WRONG
-    least, most = schema.get("minimum"), schema.get("maximum")
-    if isinstance(value, int) and least is not None and not least <= value <= most:
+    least, most = schema.get("minimum", 0), schema.get("maximum", 0)
+    if "minimum" in schema and isinstance(value, int) and not least <= value <= most:
         findings.add(path, f"{value} is not between {least} and {most}")
         return WRONG
     return value
