@@ -13,13 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
-from nsk8s.dataplane.compiler import OWN_CHAINS
+from nsk8s.dataplane.compiler import OWN_CHAINS, OWN_TABLES
 from nsk8s.dataplane.fabric import HOST
 from nsk8s.errors import KernelError
 from nsk8s.kernel.conntrack import Frontends
 from nsk8s.kernel.machine import Machine, Sandbox
 from nsk8s.linux.state import diff, ours
-from nsk8s.linux.values import Namespace, NamespaceState, Op, Restore
+from nsk8s.linux.values import Namespace, NamespaceState, Op, Restore, Transaction
 
 FIRST_GENERATION = 1
 """Of the rule set of a new network namespace (net/netfilter/nf_tables_api.c, nf_tables_init_net)."""
@@ -76,7 +76,7 @@ class Network:
 
     async def forget_udp(self, frontends: Frontends) -> None:
         """On every node, forget the UDP flows to backends that serve no more."""
-        nodes = [name for name, state in self._applied.items() if state.rules.tables]
+        nodes = [name for name, state in self._applied.items() if _ruled(state)]
         await self.in_kernel(lambda: [self.machine.forget_udp(node, frontends) for node in nodes])
 
     # --- in the kernel thread -----------------------------------------------------------------------
@@ -176,15 +176,17 @@ class Network:
     def _observe(self, plan: Plan, names: list[str]) -> dict[str, NamespaceState]:
         """What the kernel holds of ours. A rule set whose generation nobody has moved since we wrote it is
         what we wrote, and need not be dumped."""
-        now = {n: self.machine.generation(n) for n in names if plan.states[n].rules.tables}
+        now = {n: self.machine.generation(n) for n in names if _ruled(plan.states[n])}
         kept = {n for n, number in now.items() if number is not None and number == self._generations.get(n)}
         kept &= self._applied.keys()
         self._generations |= now  # asked before the dump: a change during it makes the next look dump again
         found = {}
         keys = {n: [sysctl.key for sysctl in plan.states[n].sysctls] for n in names}
-        for name, state in self.machine.observe(names, OWN_CHAINS, without_rules=kept, sysctls=keys).items():
+        tables = {n: OWN_TABLES for n in names if n != HOST}
+        seen = self.machine.observe(names, OWN_CHAINS, without_rules=kept, sysctls=keys, tables=tables)
+        for name, state in seen.items():
             if name in kept:
-                state = replace(state, rules=self._applied[name].rules)
+                state = replace(state, rules=self._applied[name].rules, nft=self._applied[name].nft)
             found[name] = ours(state, plan.states[name], self._applied.get(name))
         return found
 
@@ -193,16 +195,25 @@ class Network:
             self._applied[name] = states[name]
 
     def _wrote(self, ops: Iterable[Op]) -> None:
-        """Follow the generations over our own restores: each commit of a table is one. If the kernel counts
-        more, somebody else wrote at the same time, and the next look has to dump the rules."""
+        """Follow the generations over our own writing: each commit of an iptables table is one, and each
+        transaction of nft. If the kernel counts more, somebody else wrote at the same time, and the next look
+        has to dump the rules."""
+        commits: dict[str, int] = {}
         for op in ops:
             if isinstance(op.value, Namespace):
                 self._generations[op.namespace] = FIRST_GENERATION
-        for op in ops:
-            if isinstance(op.value, Restore) and (known := self._generations.get(op.namespace)) is not None:
-                expected = known + op.value.script.count("COMMIT\n")
-                counted = self.machine.generation(op.namespace)
-                self._generations[op.namespace] = expected if counted == expected else None
+            elif isinstance(op.value, Restore | Transaction):
+                count = op.value.script.count("COMMIT\n") if isinstance(op.value, Restore) else 1
+                commits[op.namespace] = commits.get(op.namespace, 0) + count
+        for name, count in commits.items():
+            if (known := self._generations.get(name)) is not None:
+                counted = self.machine.generation(name)
+                self._generations[name] = counted if counted == known + count else None
+
+
+def _ruled(state: NamespaceState) -> bool:
+    """Whether there are any rules of ours."""
+    return bool(state.rules.tables or state.nft)
 
 
 def _outer(names: Iterable[str], states: States) -> set[str]:

@@ -8,7 +8,7 @@ rule set that nothing has changed is the same object as last time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from nsk8s.api.topology import NodeTopology, Topology
@@ -19,12 +19,17 @@ from nsk8s.dataplane.kubeproxy import Tables
 from nsk8s.dataplane.pod import Shape, Subnet, Wiring, pod_namespace, shape, wire
 from nsk8s.dataplane.proxyoptions import node_proxy
 from nsk8s.dataplane.services import HealthCheck, ServiceRules
+from nsk8s.linux.nftables import Key
 from nsk8s.linux.values import NamespaceState, Ruleset
 
-__all__ = ["FABRIC", "OWN_CHAINS", "ClusterView", "Compiler", "pod_namespace"]
+__all__ = ["FABRIC", "OWN_CHAINS", "OWN_TABLES", "ClusterView", "Compiler", "pod_namespace"]
 
 OWN_CHAINS = ("KUBE-", "FLANNEL-", "CNI-")
 """Prefixes of the iptables chains that belong to the cluster; all others are somebody else's."""
+
+OWN_TABLES: Collection[Key] = frozenset({("ip", "kube-proxy"), ("ip6", "kube-proxy")})
+"""The tables of nft(8) that belong to the cluster in its namespaces, whether it wants them or not; all others
+are somebody else's."""
 
 CROWD = 256
 """With more talking pairs of neighbours than this, neighbour entries are permanent: the kernel has one

@@ -15,10 +15,11 @@ from itertools import chain
 from typing import NamedTuple
 
 from nsk8s.errors import KernelError
-from nsk8s.kernel import iptables, namespaces, observation, rtnetlink, sysctl
+from nsk8s.kernel import iptables, namespaces, nftables, observation, rtnetlink, sysctl
 from nsk8s.kernel.namespaces import CLONE_NEWNET
 from nsk8s.kernel.netlink import Netlink, Refusal
 from nsk8s.kernel.sandboxes import Sandboxes
+from nsk8s.linux.nftables import Command
 from nsk8s.linux.values import (
     Address,
     FdbEntry,
@@ -29,6 +30,7 @@ from nsk8s.linux.values import (
     Restore,
     Route,
     Sysctl,
+    Transaction,
     VethPair,
 )
 
@@ -92,12 +94,12 @@ class Batch:
         self._netns.clear()
 
     def run(self, ops: Sequence[Op]) -> tuple[list[Failed], list[KernelError]]:
-        """Carry out all it can. Returns the operations refused, and the restores that failed."""
+        """Carry out all it can. Returns the operations refused, and the rule sets that were."""
         self._sandboxes.remove(op.namespace for op in ops if _is(op, "delete", Namespace))
         # Links go first: an end in one namespace may be in the way of a new one made from another.
         failed = self._pass(op for op in ops if _is(op, "delete", Link, VethPair))
         rest = (op for op in ops if not _is(op, "delete", Link, VethPair, Namespace))
-        failed += self._pass(op for op in rest if not isinstance(op.value, Restore))
+        failed += self._pass(op for op in rest if not isinstance(op.value, Restore | Transaction))
         if failed:
             self._devices.clear()
             for op, refusal in failed:
@@ -107,10 +109,14 @@ class Batch:
         failed += self._outer_ends({id(one.op) for one in failed})
         self._sandboxes.home.back()
         scripts: dict[str, str] = {}
+        transactions: dict[str, tuple[Command, ...]] = {}
         for op in ops:
             if isinstance(op.value, Restore):
                 scripts[op.namespace] = scripts.get(op.namespace, "") + op.value.script
-        return failed, iptables.restore(scripts, self._sandboxes.enter)
+            elif isinstance(op.value, Transaction):
+                transactions[op.namespace] = transactions.get(op.namespace, ()) + op.value.commands
+        enter = self._sandboxes.enter
+        return failed, iptables.restore(scripts, enter) + nftables.commit(transactions, enter)
 
     def _pass(self, ops: Iterable[Op]) -> list[Failed]:
         groups: dict[str, list[Op]] = {}

@@ -15,12 +15,13 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from nsk8s.errors import HostError, KernelError
-from nsk8s.kernel import conntrack, iptables, observation, sysctl
+from nsk8s.kernel import conntrack, iptables, nftables, observation, sysctl
 from nsk8s.kernel.batch import Batch, Failed
 from nsk8s.kernel.holder import Holder
 from nsk8s.kernel.netlink import Netlink
 from nsk8s.kernel.sandboxes import Sandbox, Sandboxes
 from nsk8s.linux import iptables as rules
+from nsk8s.linux.nftables import Key
 from nsk8s.linux.text import commands
 from nsk8s.linux.values import Namespace, NamespaceState, Op, Sysctl
 from nsk8s.paths import ClusterPaths
@@ -29,6 +30,7 @@ __all__ = ["KernelErrors", "Machine", "Sandbox"]
 
 _NONE: Mapping[str, str] = MappingProxyType({})
 _NO_KEYS: Mapping[str, Iterable[str]] = MappingProxyType({})
+_NO_TABLES: Mapping[str, Collection[Key]] = MappingProxyType({})
 
 _HINTS = {
     errno.ENOSPC: "a limit on namespaces is reached: sysctl user.max_net_namespaces",
@@ -135,15 +137,18 @@ class Machine:
         *,
         without_rules: Collection[str] = (),
         sysctls: Mapping[str, Iterable[str]] = _NO_KEYS,
+        tables: Mapping[str, Collection[Key]] = _NO_TABLES,
     ) -> dict[str, NamespaceState]:
         """What the kernel holds in the given namespaces ("" is the host's own); those that are not there
         are left out.
 
         Rules are those of chains whose names begin with one of `own_chains`, and the jumps to them;
-        none are read for `without_rules`. Of sysctls only the keys asked for, by namespace, are read.
+        none are read for `without_rules`, neither there nor of nft's `tables`. Of sysctls and of those
+        tables only the ones asked for, by namespace, are read.
         """
         found: dict[str, NamespaceState] = {}
         ruled = []
+        tabled: dict[str, Collection[Key]] = {}
         for name in names:
             try:
                 hostname = self._sandboxes.hostname(name)
@@ -151,8 +156,11 @@ class Machine:
                     state = observation.observe(netlink, name, hostname)
                     if keys := sysctls.get(name):
                         state = replace(state, sysctls=frozenset(_sysctls(keys)))
-                    if name not in without_rules and not iptables.untouched():
-                        ruled.append(name)
+                    if name not in without_rules:
+                        if not iptables.untouched():
+                            ruled.append(name)
+                        if tables.get(name) and not nftables.untouched():
+                            tabled[name] = tables[name]
             except FileNotFoundError:
                 continue
             except OSError as error:
@@ -160,6 +168,8 @@ class Machine:
             found[name] = state
         for name, text in iptables.save(ruled, self._sandboxes.enter).items():
             found[name] = replace(found[name], rules=rules.parse(text, own_chains))
+        for name, held in nftables.tables(tabled, self._sandboxes.enter).items():
+            found[name] = replace(found[name], nft=held)
         return found
 
     def generation(self, name: str) -> int | None:

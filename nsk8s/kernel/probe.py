@@ -23,6 +23,7 @@ from nsk8s.paths import NETNS_DIR
 TOOLS = {
     "iptables-restore": ("iptables", "rules of services and of masquerading"),
     "iptables-save": ("iptables", "reading rules back"),
+    "nft": ("nftables", "tables of nftables"),
     "ip": ("iproute2", "looking around by hand: ip netns exec CLUSTER.NODE ip route"),
     "bwrap": ("bubblewrap", "programs in pods, confined"),
     "tcpdump": ("tcpdump", "captures by hand"),

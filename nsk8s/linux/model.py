@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from nsk8s.linux import iptables
+from nsk8s.linux import iptables, nftables
 from nsk8s.linux.values import (
     Address,
     FdbEntry,
@@ -29,6 +29,7 @@ from nsk8s.linux.values import (
     Route,
     Ruleset,
     Sysctl,
+    Transaction,
     VethPair,
 )
 
@@ -61,6 +62,7 @@ class Contents:
     links: dict[str, Link] = field(default_factory=dict)
     sets: dict[type[Any], dict[Key, Any]] = field(default_factory=lambda: {kind: {} for kind in KEYS})
     rules: Ruleset = field(default_factory=Ruleset)
+    nft: nftables.Tables = field(default_factory=lambda: nftables.EMPTY)
 
     @staticmethod
     def of(state: NamespaceState) -> Contents:
@@ -71,6 +73,7 @@ class Contents:
             {link.name: link for link in state.links},
             {kind: {KEYS[kind](v): v for v in held} for kind, held in zip(KEYS, values, strict=True)},
             state.rules,
+            state.nft,
         )
 
     def state(self, name: str) -> NamespaceState:
@@ -88,6 +91,7 @@ class Contents:
             fdb,
             sysctls,
             self.rules,
+            self.nft,
         )
 
     def drop(self, kind: type[Any], wrong: Callable[[Any], bool]) -> None:
@@ -142,6 +146,9 @@ class Model:
             case Restore():
                 contents = self.open(name)
                 contents.rules = iptables.apply(contents.rules, value.script)
+            case Transaction():
+                contents = self.open(name)
+                contents.nft = nftables.apply(contents.nft, value.commands)
             case Address() if delete:
                 self._delete_address(self.open(name), value)
             case _:

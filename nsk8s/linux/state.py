@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from nsk8s.linux import iptables
+from nsk8s.linux import iptables, nftables
 from nsk8s.linux.model import KEYS, Key, Machine, Model, apply
 from nsk8s.linux.values import (
     Address,
@@ -26,6 +26,7 @@ from nsk8s.linux.values import (
     Restore,
     Route,
     Sysctl,
+    Transaction,
     Value,
     Verb,
     VethPair,
@@ -134,9 +135,15 @@ class _Difference:
             elif have is not None and have != link:
                 self.do("change", name, link)
         self.hang(name)
-        verb: Verb = "change" if (rules := self.model.open(name).rules).tables else "add"
-        if script := iptables.script(rules, want.rules):
-            self.ops.append(Op(verb, name, Restore(script)))  # nothing else depends on rules
+        self._rule(name)
+
+    def _rule(self, name: str) -> None:
+        """The rules; nothing else depends on them."""
+        want, have = self._desired[name], self.model.open(name)
+        if script := iptables.script(have.rules, want.rules):
+            self.ops.append(Op("change" if have.rules.tables else "add", name, Restore(script)))
+        if commands := nftables.transaction(have.nft, want.nft):
+            self.ops.append(Op("change" if have.nft else "add", name, Transaction(commands)))
 
     def hang(self, name: str, *, last: bool = False) -> None:
         """Bring what hangs on devices into agreement; unless it is the `last` time, leave out what hangs on a
@@ -191,7 +198,8 @@ def ours(
     A value that is not desired is ours, to be deleted, if it was in `previous` (what was last applied), hangs
     on a VXLAN device of ours, or is a veth on a bridge of ours; rules in chains of ours, if we want any rules
     here. Of what is desired only those details count that were asked for: sysctls, the settings of a device,
-    its MAC, the host name. Links come in the order in which they are desired.
+    its MAC, the host name. Links come in the order in which they are desired. Tables of nft(8) are ours as
+    observed.
     """
     before = previous or NamespaceState(actual.name)
     tunnels = {link.name for link in desired.links if link.kind == "vxlan"}
@@ -213,6 +221,7 @@ def ours(
         kept(actual.fdb, desired.fdb, before.fdb),
         frozenset(sysctl for sysctl in actual.sysctls if sysctl.key in keys),
         iptables.settled(actual.rules, desired.rules) if ruled else desired.rules,
+        nftables.settled(actual.nft, desired.nft),
     )
 
 

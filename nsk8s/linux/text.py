@@ -1,4 +1,5 @@
-"""States and operations as a person would read and type them: ip(8), bridge(8), sysctl(8), iptables-save(8).
+"""States and operations as a person would read and type them: ip(8), bridge(8), sysctl(8), iptables-save(8),
+nft(8).
 
 `render` is the golden form of a state and `parse` reads it back; `commands` says an operation.
 """
@@ -9,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from nsk8s.linux import iptables
+from nsk8s.linux import iptables, nftables, nfttext
 from nsk8s.linux.values import (
     Address,
     FdbEntry,
@@ -23,6 +24,7 @@ from nsk8s.linux.values import (
     Restore,
     Route,
     Sysctl,
+    Transaction,
     VethPair,
     Vxlan,
 )
@@ -48,12 +50,14 @@ def render(state: NamespaceState, *, why: bool = False) -> str:
     lines += [said(f"fdb {f.mac} dev {f.dev} dst {f.dst} self permanent", f) for f in _sorted(state.fdb)]
     lines += [said(f"sysctl {s.key} = {s.value}", s) for s in _sorted(state.sysctls)]
     text = "".join(f"{line}\n" for line in lines)
-    return text + iptables.render(state.rules)
+    return text + iptables.render(state.rules) + nfttext.render(state.nft)
 
 
 def parse(text: str) -> NamespaceState:
     """What `render` wrote. Raises ValueError for a line that it would not write."""
-    head, star, rest = text.partition("\n*")
+    rest, found, tables = text.partition("\ntable ")
+    nft = nfttext.parse(found.removeprefix("\n") + tables) if found else nftables.EMPTY
+    head, star, rest = rest.partition("\n*")
     rules = iptables.parse(star.removeprefix("\n") + rest, OWN) if star else iptables.EMPTY
     fields: dict[str, list[Any]] = {}
     name = hostname = ""
@@ -73,6 +77,7 @@ def parse(text: str) -> NamespaceState:
         frozenset(fields.get("fdb", ())),
         frozenset(fields.get("sysctl", ())),
         rules,
+        nft,
     )
 
 
@@ -121,6 +126,8 @@ def commands(op: Op, prefix: str = "") -> tuple[str, ...]:
             return (f"{shell.run}sysctl -w {value.key}={_quoted(value.value)}",)
         case Restore():
             return (f"{shell.run}iptables-restore --noflush --counters <<'EOF'\n{value.script}EOF",)
+        case Transaction():
+            return (f"{shell.run}nft -f - <<'EOF'\n{nfttext.script(value.commands)}EOF",)
 
 
 class _Shell:

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
+from nsk8s.linux import nftables
+
 Kind = Literal["veth", "bridge", "vxlan"]
 
 
@@ -150,6 +152,9 @@ class NamespaceState:
     fdb: frozenset[FdbEntry] = frozenset()
     sysctls: frozenset[Sysctl] = frozenset()
     rules: Ruleset = field(default_factory=Ruleset)
+    nft: nftables.Tables = field(default_factory=lambda: nftables.EMPTY)
+
+    __hash__ = None  # type: ignore[assignment]  # holds mappings: equal by content, never a key
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +183,15 @@ class Restore:
     why: str = field(default="", compare=False)
 
 
-Value = Namespace | Link | VethPair | Address | Route | Neighbour | FdbEntry | Sysctl | Restore
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """Commands of nft(8) that take effect all at once or not at all, as the object of an `Op`."""
+
+    commands: tuple[nftables.Command, ...]
+    why: str = field(default="", compare=False)
+
+
+Value = Namespace | Link | VethPair | Address | Route | Neighbour | FdbEntry | Sysctl | Restore | Transaction
 Verb = Literal["add", "change", "delete"]
 
 

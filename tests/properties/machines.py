@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TypeVar
 
 from hypothesis import strategies as st
 
+from nsk8s.linux import nftables
 from nsk8s.linux.model import KEYS
+from nsk8s.linux.nftables import Element, Hook, Set, Table, Tables
 from nsk8s.linux.values import (
     Address,
     Chain,
@@ -64,6 +67,73 @@ def rulesets(draw: st.DrawFn) -> Ruleset:
         if chains:
             tables[table] = chains
     return Ruleset(tables)
+
+
+HOOKS = (
+    Hook("nat", "prerouting", -110),
+    Hook("nat", "output", -110),
+    Hook("filter", "forward", 0, "drop"),
+    Hook("filter", "postrouting", 105),
+)
+SETS = (
+    Set("addresses", "ipv4_addr", comment="some: of, them"),
+    Set("addresses", "ipv4_addr", flags=("interval",)),
+    Set("verdicts", "inet_proto . inet_service", "verdict"),
+    Set("verdicts", "inet_proto . inet_service", "verdict", comment="all"),
+    Set("verdicts", "ipv4_addr . inet_proto . inet_service", "verdict"),
+    Set("recent", "ipv4_addr", flags=("dynamic", "timeout"), timeout=10800, size=65535),
+    Set("recent", "ipv4_addr", flags=("dynamic", "timeout"), timeout=90061, size=65535),
+)
+KEYS_OF = {
+    "ipv4_addr": ("10.0.0.1", "10.0.0.2", "10.9.0.0/16"),
+    "inet_proto . inet_service": ("tcp . 80", "udp . 53"),
+    "ipv4_addr . inet_proto . inet_service": ("10.0.0.1 . tcp . 80", "10.0.0.2 . udp . 53"),
+}
+comments = st.sampled_from(["", "a, b: c", "x : y"])
+
+
+@st.composite
+def nft_tables(draw: st.DrawFn) -> Tables:
+    """Tables whose rules and elements lead to one another's chains and sets."""
+    return nftables.tables(
+        *(
+            draw(nft_table(name))
+            for name in draw(st.lists(st.sampled_from(["one", "two"]), unique=True, max_size=2))
+        )
+    )
+
+
+@st.composite
+def nft_table(draw: st.DrawFn, name: str) -> Table:
+    sets = {one.name: one for one in draw(st.lists(st.sampled_from(SETS), max_size=4))}
+    chains = draw(st.lists(st.sampled_from(["a", "b", "service-X-ns/svc/tcp/p"]), unique=True))
+    verdicts = ["drop", *(f"goto {chain}" for chain in chains)]
+    for one in sets.values():
+        if "dynamic" not in one.flags:
+            keys = draw(st.lists(st.sampled_from(KEYS_OF[one.key]), unique=True))
+            keys = keys if one.flags else [key for key in keys if "/" not in key]
+            values = {
+                key: Element(draw(st.sampled_from(verdicts)) if one.data else "", draw(comments))
+                for key in keys
+            }
+            sets[one.name] = replace(one, elements=values)
+    rules = [
+        "reject",
+        'ct state new drop comment "@nobody jump nowhere"',
+        *(f"ip daddr 10.0.0.1 jump {chain}" for chain in chains),
+        *(f"ip saddr @{one.name} accept" for one in sets.values() if one.key == "ipv4_addr"),
+        *(
+            f"meta l4proto . th dport vmap @{one.name}"
+            for one in sets.values()
+            if one.data and "addr" not in one.key
+        ),
+        *(f"meta l4proto vmap {{ tcp : goto {chain}, udp : drop }}" for chain in chains),
+    ]
+    some = st.lists(st.sampled_from(rules), max_size=3).map(tuple)
+    found = {chain: nftables.Chain(chain, draw(some), comment=draw(comments)) for chain in chains}
+    for number, hook in enumerate(draw(st.lists(st.sampled_from(HOOKS), unique=True))):
+        found[f"base-{number}"] = nftables.Chain(f"base-{number}", draw(some), hook)
+    return Table("ip", name, draw(st.sampled_from(["", "all of it"])), found, sets)
 
 
 @st.composite
@@ -126,4 +196,5 @@ def _filled(draw: st.DrawFn, name: str, links: tuple[Link, ...]) -> NamespaceSta
         else frozenset(),
         sysctls=some(sysctls),
         rules=draw(rulesets()) if draw(flags) else Ruleset(),
+        nft=draw(nft_tables()) if draw(flags) else nftables.EMPTY,
     )

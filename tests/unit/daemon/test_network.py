@@ -12,9 +12,10 @@ import pytest
 from nsk8s.daemon.network import Network, Plan
 from nsk8s.kernel.machine import Machine
 from nsk8s.kernel.sandboxes import Sandbox
-from nsk8s.linux import iptables
+from nsk8s.linux import iptables, nftables
+from nsk8s.linux.nftables import Key, Set, Table
 from nsk8s.linux.state import apply
-from nsk8s.linux.values import Chain, NamespaceState, Op, Restore, Ruleset
+from nsk8s.linux.values import Chain, NamespaceState, Op, Restore, Ruleset, Transaction
 
 
 def rules(*jumps: str) -> Ruleset:
@@ -46,9 +47,13 @@ class ModelMachine:
             self.numbers.setdefault(op.namespace, 1)
             if isinstance(op.value, Restore):
                 self.numbers[op.namespace] += op.value.script.count("COMMIT\n")
-                if self.meddle:
-                    self.flush(self.meddle)
-                    self.meddle = ""
+            elif isinstance(op.value, Transaction):
+                self.numbers[op.namespace] += 1
+            else:
+                continue
+            if self.meddle:
+                self.flush(self.meddle)
+                self.meddle = ""
 
     def observe(
         self,
@@ -57,19 +62,43 @@ class ModelMachine:
         *,
         without_rules: Collection[str] = (),
         sysctls: Mapping[str, Iterable[str]],
+        tables: Mapping[str, Collection[Key]],
     ) -> dict[str, NamespaceState]:
         found = {name: self.states[name] for name in names}
         self.dumped += [name for name in found if name not in without_rules]
-        return {n: replace(s, rules=iptables.EMPTY) if n in without_rules else s for n, s in found.items()}
+        found = {
+            n: replace(s, nft={key: table for key, table in s.nft.items() if key in tables.get(n, ())})
+            for n, s in found.items()
+        }
+        return {
+            n: replace(s, rules=iptables.EMPTY, nft=nftables.EMPTY) if n in without_rules else s
+            for n, s in found.items()
+        }
 
     def flush(self, name: str) -> None:
         """What ``iptables -t nat -F`` does."""
         self.states = {**self.states, name: replace(self.states[name], rules=rules())}
         self.numbers[name] += 1
 
+    def delete_table(self, name: str, key: Key) -> None:
+        """What ``nft delete table`` does."""
+        held = {k: table for k, table in self.states[name].nft.items() if k != key}
+        self.states = {**self.states, name: replace(self.states[name], nft=held)}
+        self.numbers[name] += 1
+
 
 def plan(*jumps: str) -> Plan:
     return Plan({"w1": NamespaceState("w1", rules=rules(*jumps))}, {}, {})
+
+
+PROXY, OTHER = ("ip", "kube-proxy"), ("inet", "of-others")
+
+
+def both(*addresses: str) -> Plan:
+    """Rules of either sort on one node."""
+    held = Set("cluster-ips", "ipv4_addr", elements=dict.fromkeys(addresses, nftables.PLAIN))
+    table = Table("ip", "kube-proxy", sets={held.name: held})
+    return Plan({"w1": NamespaceState("w1", rules=rules("-j RETURN"), nft=nftables.tables(table))}, {}, {})
 
 
 @pytest.fixture
@@ -116,5 +145,44 @@ def test_a_flush_in_the_moment_of_our_own_restore_is_repaired(
         assert machine.states["w1"].rules == rules()  # the flush came last
         assert await network.compare(wanted, ["w1"]) == 1
         assert machine.states["w1"].rules == rules("-j RETURN", "-j ACCEPT")
+
+    asyncio.run(story())
+
+
+def test_either_sort_of_rules_counts_for_the_generation(machine: ModelMachine, network: Network) -> None:
+    async def story() -> None:
+        await network.reach(both("10.0.0.1"))
+        await network.reach(both("10.0.0.1", "10.0.0.2"))
+        wanted = both("10.0.0.2")
+        await network.reach(wanted)
+        assert machine.states == wanted.states
+        assert await network.compare(wanted, ["w1"]) == 0
+        assert machine.dumped == []
+
+    asyncio.run(story())
+
+
+def test_a_deleted_table_is_made_again_and_those_of_others_are_left(
+    machine: ModelMachine, network: Network
+) -> None:
+    async def story() -> None:
+        wanted = both("10.0.0.1")
+        await network.reach(wanted)
+        other = nftables.tables(Table("inet", "of-others"))
+        held = machine.states["w1"]
+        machine.states = {"w1": replace(held, nft={**held.nft, **other})}
+        machine.delete_table("w1", PROXY)
+        assert await network.compare(wanted, ["w1"]) == 1
+        assert machine.states["w1"].nft == {**wanted.states["w1"].nft, **other}
+        assert await network.compare(wanted, ["w1"]) == 0
+
+    asyncio.run(story())
+
+
+def test_a_table_left_by_an_earlier_control_plane_goes(machine: ModelMachine, network: Network) -> None:
+    async def story() -> None:
+        machine.states, machine.numbers = both("10.0.0.1").states, {"w1": 9}
+        await network.reach(plan("-j RETURN"))
+        assert machine.states["w1"].nft == {}
 
     asyncio.run(story())
