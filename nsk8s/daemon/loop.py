@@ -18,6 +18,7 @@ from nsk8s.cluster.lifecycle import Command, Event
 from nsk8s.cluster.registry import Registry
 from nsk8s.cluster.store import Change, Store
 from nsk8s.dataplane.compiler import ClusterView, Compiler
+from nsk8s.dataplane.proxyports import Listener
 from nsk8s.linux.values import NamespaceState
 
 
@@ -70,6 +71,10 @@ class Loop:
     def udp_frontends(self) -> dict[tuple[str | None, int], frozenset[tuple[str, int]]]:
         """The backends of every UDP frontend, as of the last `desired`."""
         return self._compiler.udp_frontends()
+
+    def proxy_listeners(self) -> dict[str, tuple[Listener, ...]]:
+        """Where kube-proxy itself listens on each node, as of the last `desired`."""
+        return self._compiler.proxy_listeners()
 
     def desired(self) -> dict[str, NamespaceState]:
         """Every namespace's whole desired state. Unchanged namespaces are the identical value."""

@@ -36,12 +36,14 @@ from nsk8s.daemon.network import Network
 from nsk8s.daemon.prober import probe_network
 from nsk8s.daemon.surroundings import Surroundings
 from nsk8s.dataplane.compiler import pod_namespace
-from nsk8s.errors import ApiError, NsK8sError
+from nsk8s.dataplane.proxyports import Listener
+from nsk8s.errors import ApiError, KernelError, NsK8sError
 from nsk8s.kernel import processes
 from nsk8s.kernel.processes import CannotRun, Inside
 from nsk8s.kernel.stdio import Input
 from nsk8s.paths import ClusterPaths
 from nsk8s.workloads import images, podfiles
+from nsk8s.workloads.kubeproxy import Place, Tells
 from nsk8s.workloads.standins import StandIn, StandIns
 
 log = logging.getLogger("nsk8s")
@@ -86,6 +88,8 @@ class Runtime:
         self._network = network
         self._post = post
         self._standins = StandIns(paths, self._lost)
+        self._places: dict[Place, Tells] = {}
+        self._refused: dict[Place, str] = {}
         self._runs: dict[Key, Run] = {}
         self._starting: dict[Key, int] = {}  # real processes on their way: which attempt
         self._tasks: set[asyncio.Task[None]] = set()
@@ -169,6 +173,21 @@ class Runtime:
     def _ids(self) -> dict[Key, str]:
         attempts = {**self._starting, **{key: run.attempt for key, run in self._runs.items()}}
         return {key: container_id(*key, attempt) for key, attempt in attempts.items()}
+
+    async def let_proxies_listen(self, listeners: Mapping[str, Iterable[Listener]]) -> None:
+        """Let kube-proxy listen on the nodes (by name) and tell what it should; asks again only for what has
+        changed or was refused. Raises `HostError`, `Timeout`."""
+        places: dict[Place, Tells] = {}
+        for node, wanted in listeners.items():
+            with suppress(KernelError):  # a node that is not there is made anew at the next look
+                pid = self._network.machine.pid(node)
+                places |= {(pid, one.address, one.port): one.tells for one in wanted}
+        if places == self._places and not self._refused:
+            return
+        refused = await self._standins.listen(places)
+        for place in refused.keys() - self._refused.keys():
+            log.warning("kube-proxy cannot %s", refused[place])
+        self._places, self._refused = places, refused
 
     def run(self, pod: str, container: str) -> Run | None:
         """The present run of a container of the pod with this UID; None if it does not run."""

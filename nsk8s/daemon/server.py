@@ -254,6 +254,7 @@ class Daemon:
                 self.post(SandboxCreated(pod))
             for pod in removing:
                 self.post(SandboxRemoved(pod))
+            await self._proxies()
             if not self._dirty.is_set() and not self._events:
                 self._idle.set()
                 self._announce(())
@@ -262,6 +263,14 @@ class Daemon:
         """Let the API listen where it should, now that the nodes are there."""
         try:
             await self.access.open(self.loop.topology)
+        except NsK8sError as error:
+            log.error("%s", error)
+            asyncio.get_running_loop().call_later(RETRY_INTERVAL, self._touch)
+
+    async def _proxies(self) -> None:
+        """Let kube-proxy listen on the nodes, and tell what is so by now."""
+        try:
+            await self.runtime.let_proxies_listen(self.loop.proxy_listeners())
         except NsK8sError as error:
             log.error("%s", error)
             asyncio.get_running_loop().call_later(RETRY_INTERVAL, self._touch)
@@ -281,6 +290,7 @@ class Daemon:
             except NsK8sError as error:
                 log.error("%s", error)
             await self._open()
+            await self._proxies()
 
     async def compare(self, *, everything: bool) -> int:
         """Repair what the kernel no longer holds of the plan; returns how many operations it took."""

@@ -18,7 +18,8 @@ from nsk8s.dataplane.fabric import FABRIC, Underlay
 from nsk8s.dataplane.kubeproxy import Tables
 from nsk8s.dataplane.pod import Shape, Subnet, Wiring, pod_namespace, shape, wire
 from nsk8s.dataplane.proxyoptions import node_proxy
-from nsk8s.dataplane.services import HealthCheck, ServiceRules
+from nsk8s.dataplane.proxyports import Listener, listeners
+from nsk8s.dataplane.services import ServiceRules
 from nsk8s.linux.nftables import Key
 from nsk8s.linux.values import NamespaceState, Ruleset
 
@@ -92,9 +93,14 @@ class Compiler:
         serving backends; when they change, connection tracking entries of other backends are stale."""
         return self._services.udp_frontends()
 
-    def health_checks(self) -> dict[str, tuple[HealthCheck, ...]]:
-        """What each node answers on healthCheckNodePorts, after the view compiled last."""
-        return self._services.health_checks()
+    def proxy_listeners(self) -> dict[str, tuple[Listener, ...]]:
+        """Where kube-proxy itself listens on each node, and what it tells there, after the view compiled
+        last; nowhere where there is none."""
+        if self._topology.proxy_mode == "none":
+            return {}
+        checks = self._services.health_checks()
+        mode = self._topology.proxy_mode
+        return {name: listeners(each.proxy, mode, checks[name]) for name, each in self._nodes.items()}
 
     def _wired(self, pod: Pod, crowded: bool) -> tuple[Pod, Shape, Wiring]:
         last = self._pods.get(pod_namespace(pod.metadata.namespace, pod.metadata.name))

@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 from nsk8s.api.types import EndpointSlice, Service
 from nsk8s.dataplane import kubeproxy
 from nsk8s.dataplane.endpoints import ProxyEndpoint, choose, collect, watched
 from nsk8s.dataplane.kubeproxy import Frontend, PortRules, Tables
 from nsk8s.dataplane.proxyoptions import LocalTraffic, NodeProxy
+from nsk8s.dataplane.proxyports import HealthCheck
 from nsk8s.linux.values import Chain
 
 SERVICE_LABEL = "kubernetes.io/service-name"
@@ -27,15 +27,6 @@ _Made = tuple[tuple[PortRules, ...], tuple[str, ...]]
 _Kind = tuple[tuple[ProxyEndpoint, ...], tuple[ProxyEndpoint, ...], LocalTraffic, bool]
 """What makes nodes differ: the endpoints that hints and a Local policy leave there, how pods are told from
 others, and whether a load balancer takes the node's own packets."""
-
-
-class HealthCheck(NamedTuple):
-    """What a node answers on a service's healthCheckNodePort: `endpoints` are its own that are ready."""
-
-    namespace: str
-    service: str
-    port: int
-    endpoints: int
 
 
 class ServiceRules:
@@ -75,9 +66,9 @@ class ServiceRules:
         return result
 
     def health_checks(self) -> dict[str, tuple[HealthCheck, ...]]:
-        """What every node says to load balancers that ask whether it has endpoints (nodes that need not say
-        anything are left out), after the last call of `tables`."""
-        found: dict[str, list[HealthCheck]] = {}
+        """What every node tells load balancers that ask whether it has endpoints, after the last call of
+        `tables`."""
+        found: dict[str, list[HealthCheck]] = {node.name: [] for node in self._nodes}
         for (namespace, name), entry in sorted(self._entries.items()):
             port = next((p.front.health_check_port for p in entry.ports if p.front.health_check_port), 0)
             if not port:
@@ -86,7 +77,7 @@ class ServiceRules:
             counted = Counter(node for node, _ in ready)
             for node in self._nodes:
                 check = HealthCheck(namespace, name, port, counted[node.name])
-                found.setdefault(node.name, []).append(check)
+                found[node.name].append(check)
         return {node: tuple(checks) for node, checks in found.items()}
 
     def udp_frontends(self) -> dict[tuple[str | None, int], frozenset[tuple[str, int]]]:

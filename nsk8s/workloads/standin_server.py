@@ -7,8 +7,9 @@ over a unix socket, one JSON object a line each way:
     {"op": "serve", "standins": [...]}                 ->  {"errors": [[pod, container, why], ...]}
     {"op": "stop", "keys": [[pod, container], ...]}    ->  {"stopped": n}
     {"op": "list"}                                     ->  {"standins": [...]}
+    {"op": "listen", "places": [[place, tells], ...]}  ->  {"errors": [[place, why], ...]}
 
-with stand-ins as `standins.StandIn` describes them.
+with stand-ins as `standins.StandIn` describes them; the last is about kube-proxy's own ports (`kubeproxy`).
 
 A stand-in that cannot have its port is refused and leaves nothing open. One whose pod ends (its pause
 process) is stopped at once: an open socket would keep a dead pod's namespace, and its links, alive.
@@ -38,6 +39,7 @@ from typing import Any
 from nsk8s.kernel.namespaces import CLONE_NEWNET, setns
 from nsk8s.workloads.behaviours import Site, greeting, taken
 from nsk8s.workloads.http import Connection
+from nsk8s.workloads.kubeproxy import Ports
 
 BACKLOG = 511
 """nginx's; the kernel caps it at net.core.somaxconn."""
@@ -95,6 +97,7 @@ class Server:
         self.standins: dict[Key, StandIn] = {}
         self._loop = asyncio.get_running_loop()
         self._visitor = ThreadPoolExecutor(1, thread_name_prefix="visitor")
+        self._proxies = Ports(self._visitor)
         self._tasks: set[asyncio.Task[Any]] = set()
         # One epoll of our own for all listeners: the loop's add_reader takes 25 microseconds for each.
         self._epoll = select.epoll()
@@ -120,6 +123,9 @@ class Server:
                 return {"stopped": sum(stopped)}
             case "list":
                 return {"standins": [one.request for one in self.standins.values()]}
+            case "listen":
+                wanted = {tuple(place): tuple(tells) for place, tells in order["places"]}
+                return {"errors": list((await self._proxies.listen(wanted)).items())}
             case other:
                 return {"error": f"unknown op {other!r}"}
 

@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 from nsk8s.errors import HostError, Timeout
 from nsk8s.paths import ClusterPaths
 from nsk8s.workloads.images import Protocol
+from nsk8s.workloads.kubeproxy import Place, Tells
 
 log = logging.getLogger("nsk8s")
 
@@ -75,6 +76,7 @@ class StandIns:
         self._writer: asyncio.StreamWriter | None = None
         self._waiting: deque[asyncio.Future[dict[str, Any]]] = deque()
         self._served: dict[Key, StandIn] = {}
+        self._places: dict[Place, Tells] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> list[tuple[str, str, int]]:
@@ -100,6 +102,12 @@ class StandIns:
         for key in gone:
             self._served.pop(key, None)
         await self._ask({"op": "stop", "keys": gone})
+
+    async def listen(self, places: Mapping[Place, Tells]) -> dict[Place, str]:
+        """Let kube-proxy's own ports be these and no others; returns where that cannot be, and why."""
+        self._places = dict(places)
+        answer = await self._ask({"op": "listen", "places": list(self._places.items())})
+        return {(pid, address, port): why for (pid, address, port), why in answer["errors"]}
 
     async def close(self) -> None:
         """Let go of the server; it serves on."""
@@ -151,6 +159,7 @@ class StandIns:
         self._spawn(self._replace(list(self._served.values())))
 
     async def _replace(self, served: list[StandIn]) -> None:
+        await self.listen(self._places)
         for key, why in (await self.serve(served)).items():
             self._served.pop(key, None)
             if self._lost:

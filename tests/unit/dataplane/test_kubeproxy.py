@@ -6,11 +6,9 @@ import pytest
 
 from nsk8s.api.topology import KubeProxy
 from nsk8s.api.types import LoadBalancerIngress, ObjectMeta, Service, ServicePort, ServiceSpec
-from nsk8s.dataplane.compiler import Compiler
 from nsk8s.dataplane.kubeproxy import probability, proxied
-from nsk8s.dataplane.services import HealthCheck
 from nsk8s.linux.values import Sysctl
-from tests.flows.views import TOPOLOGY, compiled, rules, service, view
+from tests.flows.views import compiled, rules, service
 
 MARK = "-j KUBE-MARK-MASQ"
 
@@ -282,23 +280,6 @@ def test_a_liberal_conntrack_takes_no_offence() -> None:
     assert invalid in rules(strict, "filter", "KUBE-FORWARD")
     assert invalid not in rules(liberal, "filter", "KUBE-FORWARD")
     assert Sysctl("net.netfilter.nf_conntrack_tcp_be_liberal", "1") in liberal.sysctls - strict.sysctls
-
-
-def test_health_checks_count_each_nodes_own_ready_addresses() -> None:
-    compiler = Compiler(TOPOLOGY)
-    lb = service(
-        *("lb", "10.96.0.30", "10.244.1.5", "10.244.1.6 terminating", "10.244.1.7 unready"),
-        external="Local",
-        health=31000,
-    )
-    plain = service("web", "10.96.0.31", "10.244.1.5", ingress=("172.18.255.201",))
-    compiler.compile(view(lb, plain))
-    assert compiler.health_checks() == {
-        "n1": (HealthCheck("default", "lb", 31000, 1),),
-        "n2": (HealthCheck("default", "lb", 31000, 0),),
-    }
-    compiler.compile(view(plain))
-    assert compiler.health_checks() == {}
 
 
 def test_no_endpoints() -> None:
