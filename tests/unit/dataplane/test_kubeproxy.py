@@ -358,7 +358,7 @@ def test_proxied(spec: ServiceSpec, labels: dict[str, str], expected: bool) -> N
     assert proxied(Service(metadata=ObjectMeta(labels=labels), spec=spec)) is expected
 
 
-def test_large_clusters_do_without_endpoint_comments() -> None:
+def test_row_51_large_clusters_do_without_endpoint_comments() -> None:
     def said(count: int) -> tuple[str, str]:
         ips = tuple(f"10.244.{1 + n % 2}.{n // 2}" for n in range(count))
         nat = compiled(service("web", "10.96.0.9", *ips))["n1"].rules.tables["nat"]
