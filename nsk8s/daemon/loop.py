@@ -68,7 +68,7 @@ class Loop:
         times = [t for t in (self.control.wake(), self.kubelet.wake()) if t is not None]
         return min(times, default=None)
 
-    def udp_frontends(self) -> dict[tuple[str | None, int], frozenset[tuple[str, int]]]:
+    def udp_frontends(self) -> dict[tuple[str, int], frozenset[tuple[str, int]]]:
         """The backends of every UDP frontend, as of the last `desired`."""
         return self._compiler.udp_frontends()
 

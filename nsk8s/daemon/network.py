@@ -182,11 +182,16 @@ class Network:
         self._generations |= now  # asked before the dump: a change during it makes the next look dump again
         found = {}
         keys = {n: [sysctl.key for sysctl in plan.states[n].sysctls] for n in names}
+        last = {n: self._applied.get(n, plan.states[n]) for n in names}
+        rules6 = {n for n in names if plan.states[n].rules6.tables or last[n].rules6.tables}
         tables = {n: OWN_TABLES for n in names if n != HOST}
-        seen = self.machine.observe(names, OWN_CHAINS, without_rules=kept, sysctls=keys, tables=tables)
+        seen = self.machine.observe(
+            names, OWN_CHAINS, without_rules=kept, with_rules6=rules6, sysctls=keys, tables=tables
+        )
         for name, state in seen.items():
             if name in kept:
-                state = replace(state, rules=self._applied[name].rules, nft=self._applied[name].nft)
+                was = last[name]
+                state = replace(state, rules=was.rules, rules6=was.rules6, nft=was.nft)
             found[name] = ours(state, plan.states[name], self._applied.get(name))
         return found
 
@@ -213,7 +218,7 @@ class Network:
 
 def _ruled(state: NamespaceState) -> bool:
     """Whether there are any rules of ours."""
-    return bool(state.rules.tables or state.nft)
+    return bool(state.rules.tables or state.rules6.tables or state.nft)
 
 
 def _outer(names: Iterable[str], states: States) -> set[str]:

@@ -88,8 +88,8 @@ class Compiler:
             states[host.name] = host
         return states
 
-    def udp_frontends(self) -> dict[tuple[str | None, int], frozenset[tuple[str, int]]]:
-        """The UDP frontends of the view compiled last, (address, port) or (None, nodePort), each with its
+    def udp_frontends(self) -> dict[tuple[str, int], frozenset[tuple[str, int]]]:
+        """The UDP frontends of the view compiled last, (address, port) or (0.0.0.0, nodePort), each with its
         serving backends; when they change, connection tracking entries of other backends are stale."""
         return self._services.udp_frontends()
 

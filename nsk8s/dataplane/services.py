@@ -80,11 +80,11 @@ class ServiceRules:
                 found[node.name].append(check)
         return {node: tuple(checks) for node, checks in found.items()}
 
-    def udp_frontends(self) -> dict[tuple[str | None, int], frozenset[tuple[str, int]]]:
-        """Where UDP services of the last call are reached, (address, port) with None for any address of a
-        node, and their backends that still serve: whatever else a connection tracking entry for one of
-        them says is stale (pkg/proxy/conntrack cleanup.go)."""
-        found: dict[tuple[str | None, int], frozenset[tuple[str, int]]] = {}
+    def udp_frontends(self) -> dict[tuple[str, int], frozenset[tuple[str, int]]]:
+        """Where UDP services of the last call are reached, (address, port) with the unspecified address for
+        any of a node, and their backends that still serve: whatever else a connection tracking entry for
+        one of them says is stale (pkg/proxy/conntrack cleanup.go)."""
+        found: dict[tuple[str, int], frozenset[tuple[str, int]]] = {}
         for port in (port for entry in self._entries.values() for port in entry.ports):
             front = port.front
             if front.protocol == "udp":
@@ -92,7 +92,7 @@ class ServiceRules:
                 for address in (front.cluster_ip, *front.external_ips, *front.load_balancer_ips):
                     found[address, front.port] = backends
                 if front.node_port:
-                    found[None, front.node_port] = backends
+                    found["0.0.0.0", front.node_port] = backends
         return found
 
     def _updated(

@@ -22,6 +22,7 @@ from nsk8s.kernel.sandboxes import Sandboxes
 from nsk8s.linux.nftables import Command
 from nsk8s.linux.values import (
     Address,
+    Family,
     FdbEntry,
     Link,
     Namespace,
@@ -108,15 +109,17 @@ class Batch:
             failed = self._pass([one.op for one in failed])
         failed += self._outer_ends({id(one.op) for one in failed})
         self._sandboxes.home.back()
-        scripts: dict[str, str] = {}
+        scripts: dict[Family, dict[str, str]] = {4: {}, 6: {}}
         transactions: dict[str, tuple[Command, ...]] = {}
         for op in ops:
             if isinstance(op.value, Restore):
-                scripts[op.namespace] = scripts.get(op.namespace, "") + op.value.script
+                of_family = scripts[op.value.family]
+                of_family[op.namespace] = of_family.get(op.namespace, "") + op.value.script
             elif isinstance(op.value, Transaction):
                 transactions[op.namespace] = transactions.get(op.namespace, ()) + op.value.commands
         enter = self._sandboxes.enter
-        return failed, iptables.restore(scripts, enter) + nftables.commit(transactions, enter)
+        errors = iptables.restore(scripts[4], enter) + iptables.restore(scripts[6], enter, 6)
+        return failed, errors + nftables.commit(transactions, enter)
 
     def _pass(self, ops: Iterable[Op]) -> list[Failed]:
         groups: dict[str, list[Op]] = {}

@@ -17,16 +17,18 @@ from collections.abc import Iterable, Iterator, Mapping, Set
 from nsk8s.kernel.netlink import NETLINK_NETFILTER, Netlink, attr, attributes, message
 
 Endpoint = tuple[str, int]
-Frontends = Mapping[tuple[str | None, int], Set[Endpoint]]
-"""(address, port) -> its serving backends; the address is None for a port on any address (nodePort)."""
+Frontends = Mapping[Endpoint, Set[Endpoint]]
+"""(address, port) -> its serving backends; the address is one of `ANYWHERE` for a port on any address of
+that family (nodePort)."""
+ANYWHERE = ("0.0.0.0", "::")
 
 _GET, _DELETE = (1 << 8) | 1, (1 << 8) | 2  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_*
 _CTA_TUPLE_ORIG, _CTA_TUPLE_REPLY, _CTA_ID, _CTA_ZONE = 1, 2, 12, 18
 _CTA_TUPLE_IP, _CTA_TUPLE_PROTO = 1, 2
-_CTA_IP_V4_SRC, _CTA_IP_V4_DST = 1, 2
+_CTA_IP_SRC, _CTA_IP_DST = (1, 3), (2, 4)  # of IPv4, of IPv6
 _CTA_PROTO_NUM, _CTA_PROTO_SRC_PORT, _CTA_PROTO_DST_PORT = 1, 2, 3
 _NESTED = 0x8000
-_IPV4 = struct.pack("=BBH", socket.AF_INET, 0, 0)  # struct nfgenmsg
+_NFGENMSG = struct.Struct("=BBH")
 
 
 def forget_udp(frontends: Frontends) -> int:
@@ -36,9 +38,14 @@ def forget_udp(frontends: Frontends) -> int:
     """
     if not frontends:
         return 0
+    families = {socket.AF_INET6 if ":" in address else socket.AF_INET for address, _ in frontends}
+    return sum(_forget(_NFGENMSG.pack(family, 0, 0), frontends) for family in families)
+
+
+def _forget(family: bytes, frontends: Frontends) -> int:
     with Netlink(NETLINK_NETFILTER) as netlink:
-        doomed = list(stale(netlink.dump(_GET, _IPV4), frontends))
-        refused = netlink.send(message(_DELETE, 0, n, _IPV4 + body) for n, body in enumerate(doomed))
+        doomed = list(stale(netlink.dump(_GET, family), frontends))
+        refused = netlink.send(message(_DELETE, 0, n, family + body) for n, body in enumerate(doomed))
     for refusal in refused.values():
         if refusal.errno != errno.ENOENT:  # it timed out meanwhile
             raise OSError(refusal.errno, refusal.reason or "conntrack entry not deleted")
@@ -49,20 +56,23 @@ def stale(entries: Iterable[bytes], frontends: Frontends) -> Iterator[bytes]:
     """Of dumped entries the stale ones, each as the attributes that name it to the kernel."""
     for entry in entries:
         fields = attributes(entry, 4)
-        source = _endpoint(fields.get(_CTA_TUPLE_REPLY, b""), _CTA_IP_V4_SRC, _CTA_PROTO_SRC_PORT)
-        target = _endpoint(fields.get(_CTA_TUPLE_ORIG, b""), _CTA_IP_V4_DST, _CTA_PROTO_DST_PORT)
+        source = _endpoint(fields.get(_CTA_TUPLE_REPLY, b""), _CTA_IP_SRC, _CTA_PROTO_SRC_PORT)
+        target = _endpoint(fields.get(_CTA_TUPLE_ORIG, b""), _CTA_IP_DST, _CTA_PROTO_DST_PORT)
         if source is None or target is None:
             continue
-        backends = frontends.get(target) or frontends.get((None, target[1]))
+        anywhere = ANYWHERE[":" in target[0]]
+        backends = frontends.get(target) or frontends.get((anywhere, target[1]))
         if backends and source not in backends:
             name = attr(_CTA_TUPLE_ORIG | _NESTED, fields[_CTA_TUPLE_ORIG]) + attr(_CTA_ID, fields[_CTA_ID])
             yield name + (attr(_CTA_ZONE, fields[_CTA_ZONE]) if _CTA_ZONE in fields else b"")
 
 
-def _endpoint(data: bytes, address: int, port: int) -> Endpoint | None:
-    """One end of a tuple; None if it is not UDP over IPv4."""
+def _endpoint(data: bytes, address: tuple[int, int], port: int) -> Endpoint | None:
+    """One end of a tuple; None if it is not UDP."""
     parts = attributes(data)
     ip, protocol = attributes(parts.get(_CTA_TUPLE_IP, b"")), attributes(parts.get(_CTA_TUPLE_PROTO, b""))
-    if protocol.get(_CTA_PROTO_NUM) != bytes((socket.IPPROTO_UDP,)) or address not in ip:
+    raw = ip.get(address[0]) or ip.get(address[1])
+    if protocol.get(_CTA_PROTO_NUM) != bytes((socket.IPPROTO_UDP,)) or raw is None:
         return None
-    return socket.inet_ntoa(ip[address]), int.from_bytes(protocol[port], "big")
+    family = socket.AF_INET6 if len(raw) == 16 else socket.AF_INET
+    return socket.inet_ntop(family, raw), int.from_bytes(protocol[port], "big")

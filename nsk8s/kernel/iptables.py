@@ -1,5 +1,5 @@
-"""iptables-restore(8) and iptables-save(8), in many namespaces at once, and the cheap question whether
-anything has changed at all.
+"""iptables-restore(8) and iptables-save(8) and those of ip6tables, in many namespaces at once, and the cheap
+question whether anything has changed at all.
 """
 
 from __future__ import annotations
@@ -13,26 +13,32 @@ from collections.abc import Iterable, Mapping
 from nsk8s.errors import KernelError
 from nsk8s.kernel import nftables, programs
 from nsk8s.kernel.programs import Enter, Result, run
+from nsk8s.linux.values import Family
 
 _LINE = re.compile(r"line:? (\d+)")
 
 
-def restore(scripts: Mapping[str, str], enter: Enter) -> list[KernelError]:
+_PROGRAMS: Mapping[Family, str] = {4: "iptables", 6: "ip6tables"}
+
+
+def restore(scripts: Mapping[str, str], enter: Enter, family: Family = 4) -> list[KernelError]:
     """Feed each namespace (by name) its script for ``iptables-restore --noflush --counters``.
 
     Every script is atomic per table; one that fails does not keep the others. Returns the failures.
     Raises HostError if there is no iptables-restore.
     """
-    results = run(("iptables-restore", "--noflush", "--counters", "-w"), scripts, enter)
-    return [_failure(one, scripts[one.namespace]) for one in results if one.status != 0]
+    program = f"{_PROGRAMS[family]}-restore"
+    results = run((program, "--noflush", "--counters", "-w"), scripts, enter)
+    return [_failure(program, one, scripts[one.namespace]) for one in results if one.status != 0]
 
 
-def save(namespaces: Iterable[str], enter: Enter) -> dict[str, str]:
+def save(namespaces: Iterable[str], enter: Enter, family: Family = 4) -> dict[str, str]:
     """The text of iptables-save for each namespace. Raises KernelError for the first that fails."""
     texts = {}
-    for result in run(("iptables-save",), dict.fromkeys(namespaces, ""), enter):
+    program = f"{_PROGRAMS[family]}-save"
+    for result in run((program,), dict.fromkeys(namespaces, ""), enter):
         if result.status != 0:
-            raise KernelError(errno.EINVAL, "iptables-save", result.namespace, hint=result.errors)
+            raise KernelError(errno.EINVAL, program, result.namespace, hint=result.errors)
         texts[result.namespace] = result.output.decode()
     return texts
 
@@ -57,18 +63,22 @@ def untouched() -> bool:
     """Whether the calling thread's namespace has never had a rule, by what costs next to nothing."""
     if backend() == "legacy":
         try:
-            with open("/proc/thread-self/net/ip_tables_names", "rb") as file:
-                return not file.read()
+            return not any(_legacy_tables(names) for names in ("ip_tables_names", "ip6_tables_names"))
         except FileNotFoundError:
             return True
     return nftables.generation() == 1
 
 
-def _failure(result: Result, script: str) -> KernelError:
+def _legacy_tables(names: str) -> bytes:
+    with open(f"/proc/thread-self/net/{names}", "rb") as file:
+        return file.read()
+
+
+def _failure(program: str, result: Result, script: str) -> KernelError:
     """The error, with the line of the script that the tool points at."""
     lines = script.splitlines()
     found = _LINE.search(result.errors)
     number = int(found[1]) if found else 0
     culprit = f"; line {number} is: {lines[number - 1]}" if 0 < number <= len(lines) else ""
-    command = "iptables-restore --noflush"
+    command = f"{program} --noflush"
     return KernelError(errno.EINVAL, command, result.namespace, hint=result.errors + culprit)

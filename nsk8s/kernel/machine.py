@@ -136,15 +136,16 @@ class Machine:
         own_chains: tuple[str, ...],
         *,
         without_rules: Collection[str] = (),
+        with_rules6: Collection[str] = (),
         sysctls: Mapping[str, Iterable[str]] = _NO_KEYS,
         tables: Mapping[str, Collection[Key]] = _NO_TABLES,
     ) -> dict[str, NamespaceState]:
         """What the kernel holds in the given namespaces ("" is the host's own); those that are not there
         are left out.
 
-        Rules are those of chains whose names begin with one of `own_chains`, and the jumps to them;
-        none are read for `without_rules`, neither there nor of nft's `tables`. Of sysctls and of those
-        tables only the ones asked for, by namespace, are read.
+        Rules are those of chains whose names begin with one of `own_chains`, and the jumps to them (those of
+        ip6tables for `with_rules6` only); none are read for `without_rules`, neither there nor of nft's
+        `tables`. Of sysctls and of those tables only the ones asked for, by namespace, are read.
         """
         found: dict[str, NamespaceState] = {}
         ruled = []
@@ -166,9 +167,12 @@ class Machine:
             except OSError as error:
                 raise _refused(error, "ip link; ip address; ip route; ip neigh; bridge fdb", name) from error
             found[name] = state
-        for name, text in iptables.save(ruled, self._sandboxes.enter).items():
+        enter = self._sandboxes.enter
+        for name, text in iptables.save(ruled, enter).items():
             found[name] = replace(found[name], rules=rules.parse(text, own_chains))
-        for name, held in nftables.tables(tabled, self._sandboxes.enter).items():
+        for name, text in iptables.save([n for n in ruled if n in with_rules6], enter, 6).items():
+            found[name] = replace(found[name], rules6=rules.parse(text, own_chains))
+        for name, held in nftables.tables(tabled, enter).items():
             found[name] = replace(found[name], nft=held)
         return found
 

@@ -1,7 +1,7 @@
 """What one network namespace holds, read from the kernel: dumps turned into values.
 
-Read are links of the kinds we make, IPv4 addresses, configured routes of the main table, permanent
-neighbours and the forwarding entries of VXLAN devices. Whose they are is for `linux.state.ours` to say.
+Read are links of the kinds we make, addresses, configured routes of the main tables, permanent neighbours and
+the forwarding entries of VXLAN devices. Whose they are is for `linux.state.ours` to say.
 """
 
 from __future__ import annotations
@@ -24,9 +24,13 @@ _KINDS = {b"veth\0": "veth", b"bridge\0": "bridge", b"vxlan\0": "vxlan"}
 _ARPHRD_LOOPBACK = 772
 
 _LINKS = rt.IFINFO.pack(0, 0, 0, 0, 0) + attr_u32(rt.IFLA_EXT_MASK, rt.RTEXT_FILTER_SKIP_STATS)
-_ADDRESSES = rt.IFADDR.pack(socket.AF_INET, 0, 0, 0, 0)
-_ROUTES = rt.RT.pack(socket.AF_INET, 0, 0, 0, rt.RT_TABLE_MAIN, 0, 0, 0, 0)
-_NEIGHBOURS = rt.ND.pack(socket.AF_INET, 0, 0, 0, 0)
+_ADDRESSES = rt.IFADDR.pack(socket.AF_UNSPEC, 0, 0, 0, 0)  # of both families
+_ROUTES = {
+    family: rt.RT.pack(family, 0, 0, 0, rt.RT_TABLE_MAIN, 0, 0, 0, 0)
+    for family in (socket.AF_INET, socket.AF_INET6)
+}
+_NEIGHBOURS = rt.ND.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
+_OURSELVES = {socket.inet_pton(socket.AF_INET, "127.0.0.1"), socket.inet_pton(socket.AF_INET6, "::1")}
 
 _SORTED = sorted(range(len(rt.DEVCONF)), key=rt.DEVCONF.__getitem__)
 _SORTED_NAMES = tuple(rt.DEVCONF[i] for i in _SORTED)
@@ -76,7 +80,11 @@ def observe(netlink: Netlink, name: str, hostname: str = "") -> NamespaceState:
         hostname,
         links,
         frozenset(_addresses(netlink.dump(rt.RTM_GETADDR, _ADDRESSES), names)),
-        frozenset(_routes(netlink.dump(rt.RTM_GETROUTE, _ROUTES), names)),
+        frozenset(
+            route
+            for asked in _ROUTES.values()
+            for route in _routes(netlink.dump(rt.RTM_GETROUTE, asked), names)
+        ),
         frozenset(_neighbours(netlink.dump(rt.RTM_GETNEIGH, _NEIGHBOURS), names)),
         frozenset(_fdb(netlink, {i: n for i, n in names.items() if n in vxlans})),
     )
@@ -108,7 +116,7 @@ def _vxlan(data: dict[int, bytes], names: dict[int, str]) -> Vxlan:
     return Vxlan(
         _number(data, rt.IFLA_VXLAN_ID),
         int.from_bytes(data.get(rt.IFLA_VXLAN_PORT, b"")[:2], "big"),
-        _ip(data[rt.IFLA_VXLAN_LOCAL]) if rt.IFLA_VXLAN_LOCAL in data else "",
+        _ip(data.get(rt.IFLA_VXLAN_LOCAL) or data.get(rt.IFLA_VXLAN_LOCAL6) or b""),
         names.get(_number(data, rt.IFLA_VXLAN_LINK), ""),
     )
 
@@ -136,7 +144,7 @@ def _addresses(dump: Iterable[bytes], names: dict[int, str]) -> Iterable[Address
         fields = attributes(body, 8)
         raw = fields.get(rt.IFA_LOCAL) or fields[rt.IFA_ADDRESS]
         device = names.get(index)
-        if device and not (device == "lo" and raw == b"\x7f\0\0\1"):  # the kernel's own
+        if device and not (device == "lo" and raw in _OURSELVES):  # the kernel's own
             yield Address(device, f"{_ip(raw)}/{bits}")
 
 
@@ -148,7 +156,7 @@ def _routes(dump: Iterable[bytes], names: dict[int, str]) -> Iterable[Route]:
         fields = attributes(body, 12)
         device = names.get(_number(fields, rt.RTA_OIF))
         if device:
-            dst = f"{_ip(fields.get(rt.RTA_DST, bytes(4)))}/{bits}" if bits else "default"
+            dst = f"{_ip(fields[rt.RTA_DST])}/{bits}" if bits else "default"
             via = _ip(fields[rt.RTA_GATEWAY]) if rt.RTA_GATEWAY in fields else ""
             src = _ip(fields[rt.RTA_PREFSRC]) if rt.RTA_PREFSRC in fields else ""
             yield Route(dst, device, via, bool(flags & rt.RTNH_F_ONLINK), src)
@@ -179,7 +187,8 @@ def _number(fields: dict[int, bytes], kind: int) -> int:
 
 
 def _ip(raw: bytes) -> str:
-    return socket.inet_ntoa(raw)
+    """An address of four octets or of sixteen; empty if there is none."""
+    return socket.inet_ntop(socket.AF_INET6 if len(raw) == 16 else socket.AF_INET, raw) if raw else ""
 
 
 def _mac(raw: bytes) -> str:

@@ -37,6 +37,7 @@ RTNH_F_ONLINK = 4
 NUD_PERMANENT = 0x80
 NTF_SELF = 0x02
 RTEXT_FILTER_SKIP_STATS = 8
+IFA_F_NODAD = 2
 
 # struct ifinfomsg, ifaddrmsg, rtmsg, ndmsg
 IFINFO = struct.Struct("=BxHiII")
@@ -52,7 +53,7 @@ VETH_INFO_PEER = 1
 IFLA_BRPORT_MODE = 4  # hairpin
 IFLA_BR_STP_STATE, IFLA_BR_MCAST_SNOOPING = 5, 23
 IFLA_VXLAN_ID, IFLA_VXLAN_LINK, IFLA_VXLAN_LOCAL = 1, 3, 4
-IFLA_VXLAN_LEARNING, IFLA_VXLAN_PORT = 7, 15
+IFLA_VXLAN_LEARNING, IFLA_VXLAN_PORT, IFLA_VXLAN_LOCAL6 = 7, 15, 17
 IFLA_INET_CONF, IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE = 1, 8, 1
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST = 1, 2, 4
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PREFSRC, RTA_TABLE = 1, 4, 5, 7, 15
@@ -111,7 +112,8 @@ def add_link(sequence: int, link: Link, index: int, master: int = 0, lower: int 
         data = _BRIDGE_DATA
     elif link.vxlan:
         data = attr_u32(IFLA_VXLAN_ID, link.vxlan.vni) + attr_u32(IFLA_VXLAN_LINK, lower)
-        data += attr(IFLA_VXLAN_LOCAL, socket.inet_aton(link.vxlan.local))
+        local, raw = packed(link.vxlan.local)
+        data += attr(IFLA_VXLAN_LOCAL if local == socket.AF_INET else IFLA_VXLAN_LOCAL6, raw)
         data += attr(IFLA_VXLAN_PORT, struct.pack("!H", link.vxlan.port)) + attr_u8(IFLA_VXLAN_LEARNING, 0)
     body = IFINFO.pack(0, 0, index, 0, 0) + _basics(link)
     if master:
@@ -176,13 +178,15 @@ def delete_link(sequence: int, index: int) -> bytes:
 
 
 def address(sequence: int, value: Address, index: int, *, delete: bool = False) -> bytes:
-    """`ip addr replace|del`; with the broadcast address that CNI plugins set as well."""
+    """`ip addr replace|del`; of IPv4 with the broadcast address that CNI plugins set as well, of IPv6
+    without duplicate address detection, which would keep it from use for a second."""
     host, _, length = value.cidr.partition("/")
-    raw, bits = socket.inet_aton(host), int(length)
-    body = IFADDR.pack(socket.AF_INET, bits, 0, 0, index) + attr(IFA_LOCAL, raw) + attr(IFA_ADDRESS, raw)
+    (family, raw), bits = packed(host), int(length)
+    flags = IFA_F_NODAD if family == socket.AF_INET6 else 0
+    body = IFADDR.pack(family, bits, flags, 0, index) + attr(IFA_LOCAL, raw) + attr(IFA_ADDRESS, raw)
     if delete:
         return message(RTM_DELADDR, 0, sequence, body)
-    if bits < 31:
+    if bits < 31 and family == socket.AF_INET:
         broadcast = int.from_bytes(raw, "big") | (0xFFFFFFFF >> bits)
         body += attr(IFA_BROADCAST, broadcast.to_bytes(4, "big"))
     return message(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, sequence, body)
@@ -190,17 +194,20 @@ def address(sequence: int, value: Address, index: int, *, delete: bool = False) 
 
 def route(sequence: int, value: Route, index: int, *, delete: bool = False) -> bytes:
     """`ip route replace|del`, main table."""
-    network, _, length = ("0.0.0.0/0" if value.dst == "default" else value.dst).partition("/")
+    anywhere = "::/0" if value.family == 6 else "0.0.0.0/0"
+    network, _, length = (anywhere if value.dst == "default" else value.dst).partition("/")
+    family, raw = packed(network)
+    bits = int(length) if length else len(raw) * 8
     scope = 0 if value.via else 253  # global, link
     flags = RTNH_F_ONLINK if value.onlink else 0
     kind, protocol = (0, 0) if delete else (RTN_UNICAST, RTPROT_BOOT)  # a deletion matches any
-    body = RT.pack(socket.AF_INET, int(length or 32), 0, 0, RT_TABLE_MAIN, protocol, scope, kind, flags)
-    if int(length or 32):
-        body += attr(RTA_DST, socket.inet_aton(network))
+    body = RT.pack(family, bits, 0, 0, RT_TABLE_MAIN, protocol, scope, kind, flags)
+    if bits:
+        body += attr(RTA_DST, raw)
     if value.via:
-        body += attr(RTA_GATEWAY, socket.inet_aton(value.via))
+        body += attr(RTA_GATEWAY, packed(value.via)[1])
     if value.src:
-        body += attr(RTA_PREFSRC, socket.inet_aton(value.src))
+        body += attr(RTA_PREFSRC, packed(value.src)[1])
     body += attr_u32(RTA_OIF, index)
     if delete:
         return message(RTM_DELROUTE, 0, sequence, body)
@@ -209,8 +216,9 @@ def route(sequence: int, value: Route, index: int, *, delete: bool = False) -> b
 
 def neighbour(sequence: int, value: Neighbour, index: int, *, delete: bool = False) -> bytes:
     """`ip neigh replace|del ... nud permanent`."""
-    body = ND.pack(socket.AF_INET, index, NUD_PERMANENT, 0, 0)
-    body += attr(NDA_DST, socket.inet_aton(value.address)) + attr(NDA_LLADDR, _mac(value.mac))
+    family, raw = packed(value.address)
+    body = ND.pack(family, index, NUD_PERMANENT, 0, 0)
+    body += attr(NDA_DST, raw) + attr(NDA_LLADDR, _mac(value.mac))
     if delete:
         return message(RTM_DELNEIGH, 0, sequence, body)
     return message(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, sequence, body)
@@ -224,11 +232,17 @@ def fdb(sequence: int, value: FdbEntry, index: int, *, delete: bool = False) -> 
     """
     mac = _mac(value.mac)
     body = ND.pack(AF_BRIDGE, index, NUD_PERMANENT, NTF_SELF, 0)
-    body += attr(NDA_LLADDR, mac) + attr(NDA_DST, socket.inet_aton(value.dst))
+    body += attr(NDA_LLADDR, mac) + attr(NDA_DST, packed(value.dst)[1])
     if delete:
         return message(RTM_DELNEIGH, 0, sequence, body)
     many = bool(mac[0] & 1) or not any(mac)
     return message(RTM_NEWNEIGH, NLM_F_CREATE | (NLM_F_APPEND if many else NLM_F_REPLACE), sequence, body)
+
+
+def packed(address: str) -> tuple[int, bytes]:
+    """An address as sockets know it: its family (AF_INET, AF_INET6) and its octets."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    return family, socket.inet_pton(family, address)
 
 
 def _mac(text: str) -> bytes:

@@ -3,9 +3,9 @@
 It is the fake that tests run against, and what `state.diff` plays its operations on while it finds them, so
 that what a deletion takes along is made again by the same code that makes it the first time.
 
-A namespace holds one route per destination (metrics are not modelled), one neighbour per device and address,
-one forwarding entry per device and MAC (but many for the all-zero and multicast MACs): rtnetlink(7) replaces
-them.
+A namespace holds one route per family and destination (metrics are not modelled), one neighbour per device
+and address, one forwarding entry per device and MAC (but many for the all-zero and multicast MACs):
+rtnetlink(7) replaces them.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from nsk8s.linux.values import (
     Sysctl,
     Transaction,
     VethPair,
+    family,
 )
 
 Machine = Mapping[str, NamespaceState]
@@ -47,7 +48,7 @@ def _fdb_key(entry: FdbEntry) -> Key:
 KEYS: dict[type[Any], Callable[[Any], Key]] = {
     Sysctl: lambda sysctl: (sysctl.key,),
     Address: lambda address: (address.dev, address.cidr),
-    Route: lambda route: (route.dst,),
+    Route: lambda route: (route.dst, str(route.family)),
     Neighbour: lambda neighbour: (neighbour.dev, neighbour.address),
     FdbEntry: _fdb_key,
 }
@@ -62,6 +63,7 @@ class Contents:
     links: dict[str, Link] = field(default_factory=dict)
     sets: dict[type[Any], dict[Key, Any]] = field(default_factory=lambda: {kind: {} for kind in KEYS})
     rules: Ruleset = field(default_factory=Ruleset)
+    rules6: Ruleset = field(default_factory=Ruleset)
     nft: nftables.Tables = field(default_factory=lambda: nftables.EMPTY)
 
     @staticmethod
@@ -73,6 +75,7 @@ class Contents:
             {link.name: link for link in state.links},
             {kind: {KEYS[kind](v): v for v in held} for kind, held in zip(KEYS, values, strict=True)},
             state.rules,
+            state.rules6,
             state.nft,
         )
 
@@ -91,6 +94,7 @@ class Contents:
             fdb,
             sysctls,
             self.rules,
+            self.rules6,
             self.nft,
         )
 
@@ -145,7 +149,10 @@ class Model:
                 self._add_link(name, value)
             case Restore():
                 contents = self.open(name)
-                contents.rules = iptables.apply(contents.rules, value.script)
+                if value.family == 6:
+                    contents.rules6 = iptables.apply(contents.rules6, value.script)
+                else:
+                    contents.rules = iptables.apply(contents.rules, value.script)
             case Transaction():
                 contents = self.open(name)
                 contents.nft = nftables.apply(contents.nft, value.commands)
@@ -200,19 +207,23 @@ class Model:
             contents.drop(Neighbour, lambda neighbour: neighbour.dev == link.name)
         if not link.up:
             contents.drop(Route, lambda route: route.dev == link.name)
+            contents.drop(Address, lambda a: a.dev == link.name and family(a.cidr) == 6)
 
     @staticmethod
     def _delete_address(contents: Contents, address: Address) -> None:
-        """The first address of a subnet takes the others of that subnet along; the last of a device its
+        """The first IPv4 address of a subnet takes the others of that subnet along; the last of a device its
         routes and neighbours (fib_disable_ip() in the kernel). Which one was first is not known here, so
-        each is taken for it."""
+        each is taken for it. IPv6 addresses go alone."""
+        if family(address.cidr) == 6:
+            contents.drop(Address, lambda a: a == address)
+            return
         dev, source = address.dev, address.cidr.partition("/")[0]
-        subnet = ipaddress.IPv4Interface(address.cidr).network
-        contents.drop(Address, lambda a: a.dev == dev and ipaddress.IPv4Interface(a.cidr).network == subnet)
+        subnet = ipaddress.ip_interface(address.cidr).network
+        contents.drop(Address, lambda a: a.dev == dev and ipaddress.ip_interface(a.cidr).network == subnet)
         contents.drop(Route, lambda route: route.src == source)
-        if not any(other.dev == dev for other in contents.sets[Address].values()):
-            contents.drop(Route, lambda route: route.dev == dev)
-            contents.drop(Neighbour, lambda neighbour: neighbour.dev == dev)
+        if not any(a.dev == dev and family(a.cidr) == 4 for a in contents.sets[Address].values()):
+            contents.drop(Route, lambda route: route.dev == dev and route.family == 4)
+            contents.drop(Neighbour, lambda n: n.dev == dev and family(n.address) == 4)
 
     def _delete_link(self, name: str, device: str) -> None:
         """Delete a device, the other end of its pair, VXLAN devices on top of it and all that hangs on

@@ -17,6 +17,7 @@ from nsk8s.linux import iptables, nftables
 from nsk8s.linux.model import KEYS, Key, Machine, Model, apply
 from nsk8s.linux.values import (
     Address,
+    Family,
     FdbEntry,
     Link,
     Namespace,
@@ -25,6 +26,7 @@ from nsk8s.linux.values import (
     Op,
     Restore,
     Route,
+    Ruleset,
     Sysctl,
     Transaction,
     Value,
@@ -140,10 +142,14 @@ class _Difference:
     def _rule(self, name: str) -> None:
         """The rules; nothing else depends on them."""
         want, have = self._desired[name], self.model.open(name)
-        if script := iptables.script(have.rules, want.rules):
-            self.ops.append(Op("change" if have.rules.tables else "add", name, Restore(script)))
+        self._restore(name, have.rules, want.rules, 4)
+        self._restore(name, have.rules6, want.rules6, 6)
         if commands := nftables.transaction(have.nft, want.nft):
             self.ops.append(Op("change" if have.nft else "add", name, Transaction(commands)))
+
+    def _restore(self, name: str, have: Ruleset, want: Ruleset, family: Family) -> None:
+        if script := iptables.script(have, want):
+            self.ops.append(Op("change" if have.tables else "add", name, Restore(script, family)))
 
     def hang(self, name: str, *, last: bool = False) -> None:
         """Bring what hangs on devices into agreement; unless it is the `last` time, leave out what hangs on a
@@ -210,7 +216,10 @@ def ours(
         return frozenset(v for v in held if v in asked or v in last or v.dev in tunnels)
 
     keys = {sysctl.key for sysctl in desired.sysctls}
-    ruled = desired.rules.tables or before.rules.tables
+
+    def settled(held: Ruleset, asked: Ruleset, last: Ruleset) -> Ruleset:
+        return iptables.settled(held, asked) if asked.tables or last.tables else asked
+
     return NamespaceState(
         actual.name,
         actual.hostname if desired.hostname else "",
@@ -220,7 +229,8 @@ def ours(
         kept(actual.neighbours, desired.neighbours, before.neighbours),
         kept(actual.fdb, desired.fdb, before.fdb),
         frozenset(sysctl for sysctl in actual.sysctls if sysctl.key in keys),
-        iptables.settled(actual.rules, desired.rules) if ruled else desired.rules,
+        settled(actual.rules, desired.rules, before.rules),
+        settled(actual.rules6, desired.rules6, before.rules6),
         nftables.settled(actual.nft, desired.nft),
     )
 

@@ -27,10 +27,13 @@ from nsk8s.linux.values import (
     Transaction,
     VethPair,
     Vxlan,
+    family,
 )
 
 OWN = ("",)
 """In a rendered state every chain is ours."""
+_IP6TABLES = "ip6tables"
+"""The line behind which the rules of ip6tables stand."""
 
 
 def render(state: NamespaceState, *, why: bool = False) -> str:
@@ -49,14 +52,17 @@ def render(state: NamespaceState, *, why: bool = False) -> str:
     ]
     lines += [said(f"fdb {f.mac} dev {f.dev} dst {f.dst} self permanent", f) for f in _sorted(state.fdb)]
     lines += [said(f"sysctl {s.key} = {s.value}", s) for s in _sorted(state.sysctls)]
-    text = "".join(f"{line}\n" for line in lines)
-    return text + iptables.render(state.rules) + nfttext.render(state.nft)
+    text = "".join(f"{line}\n" for line in lines) + iptables.render(state.rules)
+    if rules6 := iptables.render(state.rules6):
+        text += f"{_IP6TABLES}\n{rules6}"
+    return text + nfttext.render(state.nft)
 
 
 def parse(text: str) -> NamespaceState:
     """What `render` wrote. Raises ValueError for a line that it would not write."""
     rest, found, tables = text.partition("\ntable ")
     nft = nfttext.parse(found.removeprefix("\n") + tables) if found else nftables.EMPTY
+    rest, _, rules6 = rest.partition(f"\n{_IP6TABLES}\n")
     head, star, rest = rest.partition("\n*")
     rules = iptables.parse(star.removeprefix("\n") + rest, OWN) if star else iptables.EMPTY
     fields: dict[str, list[Any]] = {}
@@ -77,6 +83,7 @@ def parse(text: str) -> NamespaceState:
         frozenset(fields.get("fdb", ())),
         frozenset(fields.get("sysctl", ())),
         rules,
+        iptables.parse(rules6, OWN) if rules6 else iptables.EMPTY,
         nft,
     )
 
@@ -109,8 +116,13 @@ def commands(op: Op, prefix: str = "") -> tuple[str, ...]:
         case Link():
             return (f"{shell.ip} link add {_basics(value)} type {_kind(value)}", *shell.placed(value))
         case Address():
-            broadcast = " brd +" if op.verb == "add" and int(value.cidr.partition("/")[2]) < 31 else ""
-            return (f"{shell.ip} addr {verb} {value.cidr}{broadcast} dev {value.dev}",)
+            host, _, length = value.cidr.partition("/")
+            flags = ""
+            if family(host) == 6:
+                flags = " nodad" if not delete else ""
+            elif op.verb == "add" and int(length) < 31:
+                flags = " brd +"
+            return (f"{shell.ip} addr {verb} {value.cidr}{flags} dev {value.dev}",)
         case Route():
             return (f"{shell.ip} route {verb} {_route(value)}",)
         case Neighbour():
@@ -125,7 +137,8 @@ def commands(op: Op, prefix: str = "") -> tuple[str, ...]:
         case Sysctl():
             return (f"{shell.run}sysctl -w {value.key}={_quoted(value.value)}",)
         case Restore():
-            return (f"{shell.run}iptables-restore --noflush --counters <<'EOF'\n{value.script}EOF",)
+            program = "ip6tables-restore" if value.family == 6 else "iptables-restore"
+            return (f"{shell.run}{program} --noflush --counters <<'EOF'\n{value.script}EOF",)
         case Transaction():
             return (f"{shell.run}nft -f - <<'EOF'\n{nfttext.script(value.commands)}EOF",)
 

@@ -3,7 +3,8 @@
 Rules for this file: a value holds what the kernel can be asked to hold and can be asked about
 afterwards, in the kernel's own words (rtnetlink(7), ip(8), bridge(8)). `why` says which intention
 put the value there; it takes no part in equality. Addresses are text in their shortest form,
-networks text in CIDR form with the host bits cleared, MACs lower-case with colons.
+networks text in CIDR form with the host bits cleared, MACs lower-case with colons. Whether an address is
+of IPv4 or IPv6 is to be seen from it: `family`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,12 @@ from typing import Literal, NamedTuple
 from nsk8s.linux import nftables
 
 Kind = Literal["veth", "bridge", "vxlan"]
+Family = Literal[4, 6]
+
+
+def family(address: str) -> Family:
+    """The family of an address or network."""
+    return 6 if ":" in address else 4
 
 
 class Peer(NamedTuple):
@@ -63,7 +70,8 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """An IPv4 address with its prefix length (``10.244.1.2/24``) on a device."""
+    """An address with its prefix length (``10.244.1.2/24``) on a device. One of IPv6 is in use at once,
+    without duplicate address detection (``nodad``)."""
 
     dev: str
     cidr: str
@@ -73,7 +81,8 @@ class Address:
 @dataclass(frozen=True, slots=True)
 class Route:
     """A unicast route of the main table that somebody configured (the kernel's own connected routes
-    are not listed). `dst` is a CIDR, or ``default``; `via` may be empty (on-link route)."""
+    are not listed). `dst` is a CIDR, or ``default``; `via` may be empty (on-link route). A default route
+    is of the family of its `via`, and without one of IPv4."""
 
     dst: str
     dev: str
@@ -82,10 +91,15 @@ class Route:
     src: str = ""
     why: str = field(default="", compare=False)
 
+    @property
+    def family(self) -> Family:
+        """Which of the two main tables it is in."""
+        return family(self.via if self.dst == "default" else self.dst)
+
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """A permanent neighbour (ARP) entry."""
+    """A permanent neighbour entry (of ARP, or of NDP for IPv6)."""
 
     dev: str
     address: str
@@ -128,7 +142,7 @@ class Chain:
 
 @dataclass(frozen=True, slots=True)
 class Ruleset:
-    """The iptables rules of one namespace: table name -> chain name -> chain."""
+    """The iptables or ip6tables rules of one namespace: table name -> chain name -> chain."""
 
     tables: Mapping[str, Mapping[str, Chain]] = field(default_factory=lambda: MappingProxyType({}))
 
@@ -140,7 +154,7 @@ class NamespaceState:
     """Everything we want one namespace to hold, or everything of ours that it holds.
 
     `hostname` is the UTS name given at creation (empty: none). Links keep the order in which they
-    must be made.
+    must be made. `rules` are those of iptables, `rules6` those of ip6tables.
     """
 
     name: str
@@ -152,6 +166,7 @@ class NamespaceState:
     fdb: frozenset[FdbEntry] = frozenset()
     sysctls: frozenset[Sysctl] = frozenset()
     rules: Ruleset = field(default_factory=Ruleset)
+    rules6: Ruleset = field(default_factory=Ruleset)
     nft: nftables.Tables = field(default_factory=lambda: nftables.EMPTY)
 
     __hash__ = None  # type: ignore[assignment]  # holds mappings: equal by content, never a key
@@ -177,9 +192,10 @@ class VethPair:
 
 @dataclass(frozen=True, slots=True)
 class Restore:
-    """Input for ``iptables-restore --noflush``, as the object of an `Op`."""
+    """Input for ``iptables-restore --noflush``, or ip6tables-restore, as the object of an `Op`."""
 
     script: str
+    family: Family = 4
     why: str = field(default="", compare=False)
 
 

@@ -56,6 +56,10 @@ def node(number: int) -> NamespaceState:
             Link(
                 "flannel.1", "vxlan", 1450, mac(3, number), vxlan=Vxlan(1, 8472, f"10.9.0.{number}", "eth0")
             ),
+            Link(
+                *("flannel-v6.1", "vxlan", 1430, mac(8, number)),
+                vxlan=Vxlan(1, 8472, f"fd00:9::{number}", "eth0"),
+            ),
             Link("vethpod", "veth", 1450, mac(5, number), master="cni0", hairpin=True),
         ),
         addresses=frozenset(
@@ -63,15 +67,48 @@ def node(number: int) -> NamespaceState:
                 Address("eth0", f"10.9.0.{number}/24"),
                 Address("cni0", f"10.8.{number}.1/24"),
                 Address("flannel.1", f"10.8.{number}.0/32"),
+                Address("eth0", f"fd00:9::{number}/64"),
+                Address("cni0", f"fd00:8:{number}::1/64"),
+                Address("cni0", "fe80::1/64"),
+                Address("flannel-v6.1", f"fd00:8:{number}::/128"),
             }
         ),
         routes=frozenset(
-            Route(f"10.8.{o}.0/24", "flannel.1", f"10.8.{o}.0", onlink=True, src="") for o in others
+            route
+            for o in others
+            for route in (
+                Route(f"10.8.{o}.0/24", "flannel.1", f"10.8.{o}.0", onlink=True, src=""),
+                Route(f"fd00:8:{o}::/64", "flannel-v6.1", f"fd00:8:{o}::", onlink=True),
+            )
         ),
-        neighbours=frozenset(Neighbour("flannel.1", f"10.8.{o}.0", mac(3, o)) for o in others),
-        fdb=frozenset(FdbEntry("flannel.1", mac(3, o), f"10.9.0.{o}") for o in others),
-        sysctls=frozenset({Sysctl("net.ipv4.ip_forward", "1"), Sysctl("net.ipv4.conf.all.rp_filter", "2")}),
+        neighbours=frozenset(
+            neighbour
+            for o in others
+            for neighbour in (
+                Neighbour("flannel.1", f"10.8.{o}.0", mac(3, o)),
+                Neighbour("flannel-v6.1", f"fd00:8:{o}::", mac(8, o)),
+            )
+        ),
+        fdb=frozenset(
+            entry
+            for o in others
+            for entry in (
+                FdbEntry("flannel.1", mac(3, o), f"10.9.0.{o}"),
+                FdbEntry("flannel-v6.1", mac(8, o), f"fd00:9::{o}"),
+            )
+        ),
+        sysctls=frozenset(
+            Sysctl(*each)
+            for each in (
+                ("net.ipv4.ip_forward", "1"),
+                ("net.ipv4.conf.all.rp_filter", "2"),
+                ("net.ipv6.conf.all.disable_ipv6", "0"),
+                ("net.ipv6.conf.all.forwarding", "1"),
+                ("net.ipv6.conf.default.addr_gen_mode", "1"),
+            )
+        ),
         rules=Ruleset({"filter": {"INPUT": jump, "TEST-IN": accept}}),
+        rules6=Ruleset({"filter": {"INPUT": jump, "TEST-IN": accept}}),
     )
 
 
@@ -80,8 +117,15 @@ def pod(number: int) -> NamespaceState:
         f"default.p{number}",
         f"p{number}",
         links=(Link("eth0", "veth", 1450, mac(4, number), peer=Peer(f"w{number}", "vethpod"), index=2),),
-        addresses=frozenset({Address("eth0", f"10.8.{number}.2/24")}),
-        routes=frozenset({Route("default", "eth0", f"10.8.{number}.1")}),
+        addresses=frozenset(
+            {Address("eth0", f"10.8.{number}.2/24"), Address("eth0", f"fd00:8:{number}::2/64")}
+        ),
+        routes=frozenset(
+            {
+                Route("default", "eth0", f"10.8.{number}.1"),
+                Route("default", "eth0", f"fd00:8:{number}::1"),
+            }
+        ),
         neighbours=frozenset({Neighbour("eth0", f"10.8.{number}.1", mac(2, number))}),
     )
 
@@ -99,7 +143,9 @@ TAGS = {f"default.p{n}": f"uid-{n}" for n in range(1, NODES + 1)}
 def look(machine: Machine) -> dict[str, NamespaceState]:
     want = desired()
     keys = {name: [one.key for one in state.sysctls] for name, state in want.items()}
-    found = machine.observe([n for n in want if n in machine.sandboxes()], OWN, sysctls=keys)
+    found = machine.observe(
+        [n for n in want if n in machine.sandboxes()], OWN, with_rules6={"w1", "w2"}, sysctls=keys
+    )
     return {name: ours(state, want[name], want[name]) for name, state in found.items()}
 
 
@@ -118,15 +164,16 @@ def built() -> Iterator[BareCluster]:
 
 
 def ping(cluster: BareCluster) -> None:
-    done = cluster.run("default.p1", "ping", "-c1", "-W2", "10.8.2.2")
-    assert done.returncode == 0, done.stdout + done.stderr
+    for there in ("10.8.2.2", "fd00:8:2::2"):
+        done = cluster.run("default.p1", "ping", "-c1", "-W5", there)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_what_is_applied_is_what_is_observed(built: BareCluster) -> None:
     def work(machine: Machine) -> None:
         found = look(machine)
         for name, state in desired().items():
-            assert replace(found[name], rules=state.rules) == state
+            assert replace(found[name], rules=state.rules, rules6=state.rules6) == state
             assert diff({name: found[name]}, {name: state}) == ()
 
     built.inside(work)
@@ -167,6 +214,15 @@ def test_packets_cross_between_the_nodes(built: BareCluster) -> None:
         ("w1", "ip link del cni0"),
         ("w1", "ip link del flannel.1"),
         ("w1", "iptables -t filter -F"),
+        ("w1", "ip6tables -t filter -F"),
+        ("w1", "ip -6 route del fd00:8:2::/64"),
+        ("w1", "ip -6 neigh del fd00:8:2:: dev flannel-v6.1"),
+        ("w1", "bridge fdb del 02:00:00:00:08:02 dev flannel-v6.1 self"),
+        ("w1", "ip addr del fd00:8:1::1/64 dev cni0"),
+        ("w1", "ip link set eth0 down"),
+        ("w1", "ip link set flannel-v6.1 down"),
+        ("default.p1", "ip -6 route del default"),
+        ("default.p1", "ip link set eth0 down"),
         ("w1", "sysctl -qw net.ipv4.ip_forward=0"),
         ("fabric", "ip link del w2"),
         ("default.p1", "ip link del eth0"),

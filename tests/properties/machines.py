@@ -35,9 +35,11 @@ with equal rules have an equal `top`."""
 flags = st.booleans()
 macs = st.sampled_from(["02:00:00:00:00:01", "02:00:00:00:00:02"])
 destinations = st.sampled_from(["02:00:00:00:00:01", "00:00:00:00:00:00", "33:33:00:00:00:01"])
-hosts = st.sampled_from(["10.0.0.1", "10.0.0.2", "10.0.1.1"])
-cidrs = st.sampled_from(["10.0.0.1/24", "10.0.0.2/24", "10.1.0.1/24", "10.2.0.1/32"])
-networks = st.sampled_from(["default", "10.3.0.0/24", "10.4.0.0/16"])
+hosts = st.sampled_from(["10.0.0.1", "10.0.0.2", "10.0.1.1", "fd00::1"])
+cidrs = st.sampled_from(
+    ["10.0.0.1/24", "10.0.0.2/24", "10.1.0.1/24", "10.2.0.1/32", "fd00::1/64", "fd00::2/64"]
+)
+networks = st.sampled_from(["default", "10.3.0.0/24", "10.4.0.0/16", "fd00:3::/64"])
 sysctls = st.builds(
     Sysctl, st.sampled_from(["net.ipv4.ip_forward", "net.ipv4.conf.all.rp_filter"]), st.sampled_from("012")
 )
@@ -183,7 +185,7 @@ def _filled(draw: st.DrawFn, name: str, links: tuple[Link, ...]) -> NamespaceSta
     def some(values: st.SearchStrategy[V]) -> frozenset[V]:
         return frozenset(draw(st.lists(values, max_size=3, unique_by=lambda v: KEYS[type(v)](v))))
 
-    gateways, sources = st.sampled_from(["", "10.0.0.9"]), st.sampled_from(["", "10.0.0.1"])
+    gateways, sources = st.sampled_from(["", "10.0.0.9", "fd00::9"]), st.sampled_from(["", "10.0.0.1"])
     return NamespaceState(
         name,
         draw(st.sampled_from(["", "one", "two"])),
@@ -196,5 +198,6 @@ def _filled(draw: st.DrawFn, name: str, links: tuple[Link, ...]) -> NamespaceSta
         else frozenset(),
         sysctls=some(sysctls),
         rules=draw(rulesets()) if draw(flags) else Ruleset(),
+        rules6=draw(rulesets()) if draw(flags) else Ruleset(),
         nft=draw(nft_tables()) if draw(flags) else nftables.EMPTY,
     )

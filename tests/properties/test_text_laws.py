@@ -20,7 +20,7 @@ EXAMPLES = settings(max_examples=40, deadline=None, suppress_health_check=[Healt
 @EXAMPLES
 def test_what_is_written_can_be_read(machine: Mapping[str, NamespaceState]) -> None:
     for state in machine.values():
-        asked = replace(state, rules=alone(state.rules))
+        asked = replace(state, rules=alone(state.rules), rules6=alone(state.rules6))
         assert parse(render(state)) == parse(render(state, why=True)) == asked
         assert render(parse(render(state))) == render(state)
 

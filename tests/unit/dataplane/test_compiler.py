@@ -245,7 +245,7 @@ def test_udp_frontends_name_their_serving_backends() -> None:
     assert compiler.udp_frontends() == {
         ("10.96.0.10", 53): serving,
         ("203.0.113.9", 53): serving,
-        (None, 30053): serving,
+        ("0.0.0.0", 30053): serving,
         ("10.96.0.12", 80): frozenset(),
     }
 

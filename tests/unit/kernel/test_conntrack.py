@@ -23,7 +23,7 @@ def entry(dst: str, port: int, reply: str, reply_port: int, protocol: int = sock
 
 FRONTENDS: Frontends = {
     (VIP, 53): {(POD, 5353)},
-    (None, 30053): {(POD, 5353)},
+    ("0.0.0.0", 30053): {(POD, 5353)},
     ("10.96.0.11", 53): frozenset(),
 }
 

@@ -59,7 +59,9 @@ def test_a_missing_program_is_the_hosts_fault(programs: Path) -> None:
 
 def test_save_returns_what_was_printed(programs: Path) -> None:
     program(programs / "iptables-save", "printf '%070000d' 7")
+    program(programs / "ip6tables-save", "printf 6")
     assert iptables.save(["w1", "w2"], here) == dict.fromkeys(("w1", "w2"), "7".zfill(70000))
+    assert iptables.save(["w2"], here, 6) == {"w2": "6"}
 
 
 def test_a_failed_save_raises(programs: Path) -> None:

@@ -141,6 +141,28 @@ def test_a_single_address_has_none() -> None:
     assert decode(rtnetlink.address(1, Address("x", "10.0.0.1/8"), 2, delete=True))["header"]["type"] == 21
 
 
+def test_an_ipv6_address_is_in_use_at_once() -> None:
+    seen = decode(rtnetlink.address(1, Address("eth0", "fd00:10::2/64"), 2))
+    assert (seen["family"], seen["prefixlen"], seen["flags"]) == (10, 64, 2)  # IFA_F_NODAD
+    assert (seen["IFA_LOCAL"], seen["IFA_ADDRESS"]) == ("fd00:10::2", "fd00:10::2")
+    assert "IFA_BROADCAST" not in seen
+
+
+def test_what_is_of_ipv6_is_sent_as_such() -> None:
+    route = decode(rtnetlink.route(1, Route("fd00:2::/64", "x", "fd00:2::", onlink=True), 5))
+    assert (route["family"], route["dst_len"], route["flags"]) == (10, 64, 4)
+    assert (route["RTA_DST"], route["RTA_GATEWAY"]) == ("fd00:2::", "fd00:2::")
+    default = decode(rtnetlink.route(1, Route("default", "x", "fd00::1"), 5))
+    assert (default["family"], default["dst_len"]) == (10, 0)
+    neighbour = decode(rtnetlink.neighbour(1, Neighbour("x", "fd00::1", INNER.mac), 5))
+    assert (neighbour["family"], neighbour["NDA_DST"]) == (10, "fd00::1")
+    assert decode(rtnetlink.fdb(1, FdbEntry("x", INNER.mac, "fd00::3"), 6))["NDA_DST"] == "fd00::3"
+    link = Link("flannel-v6.1", "vxlan", 1430, INNER.mac, vxlan=Vxlan(1, 8472, "fd00::2", "eth0"))
+    data = decode(rtnetlink.add_link(1, link, 6, lower=2))["IFLA_LINKINFO"]["IFLA_INFO_DATA"]
+    assert data["IFLA_VXLAN_LOCAL6"] == "fd00::2"
+    assert "IFLA_VXLAN_LOCAL" not in data
+
+
 def test_a_route_through_a_gateway() -> None:
     seen = decode(rtnetlink.route(1, Route("10.1.0.0/16", "x", "10.0.0.1", onlink=True, src="10.0.0.2"), 5))
     assert (seen["dst_len"], seen["table"], seen["proto"], seen["scope"], seen["type"]) == (16, 254, 3, 0, 1)

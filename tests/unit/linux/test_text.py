@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from nsk8s.linux.text import commands, parse, render
@@ -77,6 +79,61 @@ def test_a_state_is_written_and_read() -> None:
     assert "Pod a/b" not in render(STATE)
 
 
+DUAL = NamespaceState(
+    "w1",
+    links=(Link("flannel-v6.1", "vxlan", 1430, MAC, vxlan=Vxlan(1, 8472, "fd00::2", "eth0")),),
+    addresses=frozenset({Address("eth0", "fd00::2/64"), Address("eth0", "10.0.0.10/24")}),
+    routes=frozenset(
+        {
+            Route("default", "eth0", "10.0.0.1"),
+            Route("default", "eth0", "fd00::1"),
+            Route("fd00:1::/64", "flannel-v6.1", "fd00:1::", onlink=True),
+        }
+    ),
+    neighbours=frozenset({Neighbour("flannel-v6.1", "fd00:1::", MAC)}),
+    fdb=frozenset({FdbEntry("flannel-v6.1", MAC, "fd00::3")}),
+    rules=Ruleset({"nat": {"KUBE-A": Chain("KUBE-A", ("-s 10.0.0.1/32 -j RETURN",))}}),
+    rules6=Ruleset({"nat": {"KUBE-A": Chain("KUBE-A", ("-s fd00::2/128 -j RETURN",))}}),
+)
+
+DUAL_TEXT = """\
+netns w1
+link flannel-v6.1 type vxlan mtu 1430 address 02:00:00:00:00:01 id 1 dstport 8472 local fd00::2 dev eth0 \
+nolearning up
+address 10.0.0.10/24 dev eth0
+address fd00::2/64 dev eth0
+route default via 10.0.0.1 dev eth0
+route default via fd00::1 dev eth0
+route fd00:1::/64 via fd00:1:: dev flannel-v6.1 onlink
+neigh fd00:1:: dev flannel-v6.1 lladdr 02:00:00:00:00:01 nud permanent
+fdb 02:00:00:00:00:01 dev flannel-v6.1 dst fd00::3 self permanent
+*nat
+:PREROUTING ACCEPT [0:0]
+:INPUT ACCEPT [0:0]
+:OUTPUT ACCEPT [0:0]
+:POSTROUTING ACCEPT [0:0]
+:KUBE-A - [0:0]
+-A KUBE-A -s 10.0.0.1/32 -j RETURN
+COMMIT
+ip6tables
+*nat
+:PREROUTING ACCEPT [0:0]
+:INPUT ACCEPT [0:0]
+:OUTPUT ACCEPT [0:0]
+:POSTROUTING ACCEPT [0:0]
+:KUBE-A - [0:0]
+-A KUBE-A -s fd00::2/128 -j RETURN
+COMMIT
+"""
+
+
+def test_both_families_are_written_and_read() -> None:
+    assert render(DUAL) == DUAL_TEXT
+    assert parse(DUAL_TEXT) == DUAL
+    for state in (replace(DUAL, rules=Ruleset()), replace(DUAL, rules6=Ruleset())):
+        assert parse(render(state)) == state
+
+
 def test_the_hosts_own_namespace_has_no_name() -> None:
     state = NamespaceState("", links=(Link("veth1", "veth", 1500, peer=Peer("fabric", "host")),))
     assert parse(render(state)) == state
@@ -139,6 +196,16 @@ NEIGHBOUR, FDB = Neighbour("eth0", "10.0.0.1", MAC), FdbEntry("flannel.1", MAC, 
         ("delete", VETH1, [f"{IN} link del veth1"]),
         ("add", ADDRESS, [f"{IN} addr add 10.0.0.9/24 brd + dev eth0"]),
         ("add", Address("eth0", "10.0.0.9/32"), [f"{IN} addr add 10.0.0.9/32 dev eth0"]),
+        ("add", Address("eth0", "fd00::2/64"), [f"{IN} addr add fd00::2/64 nodad dev eth0"]),
+        ("delete", Address("eth0", "fd00::2/64"), [f"{IN} addr del fd00::2/64 dev eth0"]),
+        (
+            "add",
+            Restore("*nat\n-X KUBE-A\nCOMMIT\n", 6),
+            [
+                "ip netns exec article.w1 ip6tables-restore --noflush --counters <<'EOF'\n"
+                "*nat\n-X KUBE-A\nCOMMIT\nEOF"
+            ],
+        ),
         ("delete", ADDRESS, [f"{IN} addr del 10.0.0.9/24 dev eth0"]),
         ("add", ROUTE, [f"{IN} route add 10.1.0.0/24 via 10.0.0.1 dev eth0 src 10.0.0.9"]),
         ("change", ROUTE, [f"{IN} route replace 10.1.0.0/24 via 10.0.0.1 dev eth0 src 10.0.0.9"]),
