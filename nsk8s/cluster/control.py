@@ -16,6 +16,7 @@ from typing import Protocol
 from nsk8s.api.topology import Topology
 from nsk8s.cluster import rbac_defaults
 from nsk8s.cluster.aggregation import Aggregation
+from nsk8s.cluster.daemonsets import DaemonSets
 from nsk8s.cluster.definitions import DefinitionsController
 from nsk8s.cluster.deployments import Deployments
 from nsk8s.cluster.disruption import Disruption
@@ -25,9 +26,10 @@ from nsk8s.cluster.garbage import Garbage
 from nsk8s.cluster.namespaces import Namespaces
 from nsk8s.cluster.nodes import Nodes
 from nsk8s.cluster.registry import Registry
-from nsk8s.cluster.replicasets import ReplicaSets
+from nsk8s.cluster.replicasets import REPLICATION_CONTROLLERS, ReplicaSets
 from nsk8s.cluster.scheduler import Scheduler
 from nsk8s.cluster.serviceaccounts import ServiceAccounts
+from nsk8s.cluster.statefulsets import StatefulSets
 from nsk8s.cluster.store import Change, Cursor, Key, Store, key_of
 from nsk8s.cluster.taints import Taints
 from nsk8s.errors import NsK8sError
@@ -156,7 +158,10 @@ class Control:
             Taints(store, registry),
             Garbage(store, registry),
             ReplicaSets(store, registry),
+            ReplicaSets(store, registry, REPLICATION_CONTROLLERS),
             Deployments(store, registry),
+            DaemonSets(store, registry),
+            StatefulSets(store, registry),
             Scheduler(store, self._topology),
             endpoints,
             Disruption(store),

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from nsk8s.api.selectors import matches
-from nsk8s.api.types import Deployment, IntOrString, Obj, ReplicaSet, RollingUpdate
+from nsk8s.api.types import Deployment, Obj, ReplicaSet, RollingUpdate
 from nsk8s.cluster.events import Recorder
 from nsk8s.cluster.objectmeta import LAST_APPLIED
+from nsk8s.cluster.ownership import controller_of, owner_reference
 from nsk8s.cluster.registry import Registry
-from nsk8s.cluster.replicasets import controller_of, owner_reference
+from nsk8s.cluster.shares import share
 from nsk8s.cluster.store import Change, Key, Store
 
 RESOURCE = "deployments.apps"
@@ -134,7 +135,7 @@ class Deployments:
     def _current(self, key: Key, sets: Sequence[_Set]) -> _Set | None:
         """The one whose template is the Deployment's, but for the hash."""
         template = self._store.find(*key)["spec"]["template"]
-        return next((s for s in sets if _same(_unhashed(s.obj["spec"]["template"]), template)), None)
+        return next((s for s in sets if same(_unhashed(s.obj["spec"]["template"]), template)), None)
 
     def _make(self, key: Key, deployment: Deployment, sets: Sequence[_Set]) -> _Set:
         obj = self._store.find(*key)
@@ -386,18 +387,11 @@ def bounds(deployment: Deployment) -> tuple[int, int]:
     if deployment.spec.strategy.type == "Recreate":
         return 0, 0
     rolling = deployment.spec.strategy.rollingUpdate or RollingUpdate()
-    surge = _scaled(rolling.maxSurge, deployment.spec.replicas, up=True)
-    unavailable = _scaled(rolling.maxUnavailable, deployment.spec.replicas, up=False)
+    surge = share(rolling.maxSurge, deployment.spec.replicas, up=True)
+    unavailable = share(rolling.maxUnavailable, deployment.spec.replicas, up=False)
     if surge == 0 and unavailable == 0:
         unavailable = 1
     return surge, min(unavailable, deployment.spec.replicas)
-
-
-def _scaled(value: IntOrString, of: int, *, up: bool) -> int:
-    if isinstance(value, int):
-        return value
-    percent = int(value.rstrip("%"))
-    return (percent * of + (99 if up else 0)) // 100
 
 
 def _copied(deployment: Obj) -> dict[str, str]:
@@ -418,7 +412,7 @@ def _unhashed(template: Obj) -> Obj:
     return {**template, "metadata": {**meta, "labels": labels}}
 
 
-def _same(one: Obj, other: Obj) -> bool:
+def same(one: Obj, other: Obj) -> bool:
     """Whether two templates mean the same: what Go's encoder writes of empty fields, and a client sends back,
     means nothing (EqualIgnoreHash compares the decoded structs)."""
     return one == other or bool(_meaning(one) == _meaning(other))

@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from nsk8s.api.selectors import matches
-from nsk8s.api.types import LabelSelector, Obj, Pod, Requirement
+from nsk8s.api.types import LabelSelector, Obj, Pod
 from nsk8s.cluster.events import Recorder, seconds
-from nsk8s.cluster.replicasets import controller_of
+from nsk8s.cluster.ownership import controller_of, label_selector
+from nsk8s.cluster.shares import share
 from nsk8s.cluster.store import Change, Key, Store
 
 RESOURCE = "poddisruptionbudgets.policy"
@@ -89,10 +90,10 @@ class Disruption:
         least, most = spec.get("minAvailable"), spec.get("maxUnavailable")
         if most is not None:
             expected = self._expected(pods)
-            return expected, max(0, expected - _scaled(most, expected))
+            return expected, max(0, expected - share(most, expected, up=True))
         if isinstance(least, str):
             expected = self._expected(pods)
-            return expected, _scaled(least, expected)
+            return expected, share(least, expected, up=True)
         return len(pods), least or 0
 
     def _expected(self, pods: list[Pod]) -> int:
@@ -152,17 +153,4 @@ def _selector(pdb: Obj) -> LabelSelector | None:
     given: dict[str, Any] | None = (pdb.get("spec") or {}).get("selector")
     if given is None:
         return None
-    return LabelSelector(
-        given.get("matchLabels") or {},
-        tuple(
-            Requirement(e["key"], e["operator"], tuple(e.get("values") or ()))
-            for e in given.get("matchExpressions") or ()
-        ),
-    )
-
-
-def _scaled(value: int | str, of: int) -> int:
-    """A number, or a percentage rounded up."""
-    if isinstance(value, int):
-        return value
-    return -(-int(value.rstrip("%")) * of // 100)
+    return label_selector(given)

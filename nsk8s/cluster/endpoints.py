@@ -12,7 +12,7 @@ from typing import Any
 
 from nsk8s.api.topology import Topology
 from nsk8s.api.types import ZONE, Obj, Pod, Service, ServicePort
-from nsk8s.cluster.replicasets import NAME_ROOM, owner_reference
+from nsk8s.cluster.ownership import NAME_ROOM, owner_reference
 from nsk8s.cluster.selection import SelectorIndex
 from nsk8s.cluster.services import kubernetes_service
 from nsk8s.cluster.store import Change, Key, Store

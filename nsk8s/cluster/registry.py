@@ -17,7 +17,15 @@ from nsk8s.api.kinds import Kinds, Resource, kinds_of
 from nsk8s.api.topology import Topology
 from nsk8s.api.types import Obj
 from nsk8s.api.validation import validate, validate_update
-from nsk8s.cluster import definitions, managedfields, objectmeta, scaling, serverside, serviceaccounts
+from nsk8s.cluster import (
+    definitions,
+    managedfields,
+    objectmeta,
+    scaling,
+    serverside,
+    serviceaccounts,
+    strategies,
+)
 from nsk8s.cluster import patch as patches
 from nsk8s.cluster.deletion import SYSTEM_NAMESPACES, Deletion, Propagation
 from nsk8s.cluster.objectmeta import LAST_APPLIED
@@ -110,6 +118,7 @@ class Registry:
                 obj["status"] = {"loadBalancer": {}}
             case definitions.CRDS:
                 obj = definitions.completed(obj)
+        obj = strategies.begun(resource.name, obj)
         there = self.store.get(resource.name, meta.get("namespace", ""), meta.get("name", ""))
         if there is not None and there["metadata"].get("deletionTimestamp"):
             raise ApiError(
@@ -167,6 +176,7 @@ class Registry:
             new = new if track is None else _owned(new, track(new))
         else:
             new = self._completed(resource, {**obj, "metadata": meta}, old, track)
+            new = strategies.revised(resource.name, old, new)
         before = old["metadata"].get("managedFields")
         if managedfields.same(before, new["metadata"].get("managedFields")):
             again = _owned(new, before)

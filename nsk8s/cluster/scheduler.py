@@ -18,7 +18,7 @@ from nsk8s.api.types import Node, Obj, Pod, Requirement, Taint, Toleration
 from nsk8s.cluster.events import Recorder
 from nsk8s.cluster.ipam import room
 from nsk8s.cluster.nodes import BRIDGE_PORTS
-from nsk8s.cluster.replicasets import controller_of
+from nsk8s.cluster.ownership import controller_of
 from nsk8s.cluster.store import Change, Key, Store
 
 UNSCHEDULABLE = Taint(key="node.kubernetes.io/unschedulable", effect="NoSchedule")
@@ -255,7 +255,7 @@ def _refusal(seat: _Seat, pod: Pod, claim: _Claim, required: list[Any] | None) -
                 return f"node(s) had untolerated taint {{{taint.key}: {taint.value}}}"
     if pod.spec.nodeSelector and not pod.spec.nodeSelector.items() <= seat.labels.items():
         return MISMATCH
-    if required is not None and not any(_term(term, seat) for term in required):
+    if required is not None and not any(_term(term, seat.name, seat.labels) for term in required):
         return MISMATCH
     if claim.ports and any(_conflict(port, seat.ports) for port in claim.ports):
         return CROWDED[0]
@@ -299,13 +299,21 @@ def _required(spec: Obj) -> list[Any] | None:
     return None if affinity is None else affinity.get("nodeSelectorTerms") or []
 
 
-def _term(term: Obj, seat: _Seat) -> bool:
+def affine(spec: Obj, node: Node) -> bool:
+    """Whether a pod's nodeSelector and required node affinity let it run on `node`."""
+    labels, required = node.metadata.labels, _required(spec)
+    if not (spec.get("nodeSelector") or {}).items() <= labels.items():
+        return False
+    return required is None or any(_term(term, node.metadata.name, labels) for term in required)
+
+
+def _term(term: Obj, node: str, labels: Mapping[str, str]) -> bool:
     """A nodeSelectorTerm: all its expressions hold; an empty one matches nothing."""
     expressions, fields = term.get("matchExpressions") or (), term.get("matchFields") or ()
     if not expressions and not fields:
         return False
-    name = {"metadata.name": seat.name}
-    return all(_holds(e, seat.labels) for e in expressions) and all(_holds(f, name) for f in fields)
+    name = {"metadata.name": node}
+    return all(_holds(e, labels) for e in expressions) and all(_holds(f, name) for f in fields)
 
 
 def _holds(expression: Obj, labels: Mapping[str, str]) -> bool:

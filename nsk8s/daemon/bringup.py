@@ -8,13 +8,25 @@ from dataclasses import dataclass
 from typing import Any
 
 from nsk8s.api.kinds import Resource
-from nsk8s.api.types import Deployment, Obj, Pod, ReplicaSet
+from nsk8s.api.types import Obj, Pod
+from nsk8s.cluster.ownership import controller_of
 from nsk8s.cluster.registry import Registry
 from nsk8s.cluster.store import Key, Store, key_of
 from nsk8s.errors import ApiError
 
 FIRST = ("Namespace", "CustomResourceDefinition", "ServiceAccount")
 """Kinds that others need to be there already, whatever the order of the files."""
+
+
+MAKERS = {
+    "deployments.apps": ("updatedReplicas", "replicas"),
+    "replicasets.apps": ("replicas", "replicas"),
+    "replicationcontrollers": ("replicas", "replicas"),
+    "daemonsets.apps": ("updatedNumberScheduled", "currentNumberScheduled"),
+    "statefulsets.apps": ("updatedReplicas", "replicas"),
+}
+"""What makes pods that are waited for, and where its status counts those with the newest template, and
+all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,32 +95,32 @@ def readiness(store: Store) -> Readiness:
         ready += good
         if not good:
             waiting.append(f"pod {pod.metadata.namespace}/{pod.metadata.name}: {_why(store, pod)}")
-    for resource in ("deployments.apps", "replicasets.apps"):
-        for view in store.views(resource):
-            assert isinstance(view, Deployment | ReplicaSet)
-            if isinstance(view, ReplicaSet) and any(o.controller for o in view.metadata.ownerReferences):
+    for resource in MAKERS:
+        for obj in store.list(resource):
+            meta = obj["metadata"]
+            if controller_of(obj) is not None:
                 continue
-            obj = store.find(resource, view.metadata.namespace, view.metadata.name)
-            missing = _missing(obj, view)
+            missing = _missing(resource, obj)
             if missing:
                 total += missing
                 kind = obj["kind"].lower()
-                waiting.append(
-                    f"{kind} {view.metadata.namespace}/{view.metadata.name}: {missing} pods to come"
-                )
+                waiting.append(f"{kind} {meta['namespace']}/{meta['name']}: {missing} pods to come")
     return Readiness(ready, total, tuple(waiting), failed == len(waiting))
 
 
-def _missing(obj: Obj, view: Deployment | ReplicaSet) -> int:
+def _missing(resource: str, obj: Obj) -> int:
     """How many up-to-date pods of a controller are not even made yet, or not yet known to be ready."""
     status: dict[str, Any] = obj.get("status") or {}
-    if status.get("observedGeneration", 0) < view.metadata.generation:
-        return view.spec.replicas
-    updated: int = status.get("updatedReplicas" if isinstance(view, Deployment) else "replicas", 0)
-    missing = max(0, view.spec.replicas - updated)
-    if not missing and isinstance(view, Deployment):
-        extra: int = status.get("replicas", 0) - view.spec.replicas
-        return max(0, extra)
+    daemons = resource == "daemonsets.apps"
+    wanted: int = status.get("desiredNumberScheduled", 1) if daemons else obj["spec"].get("replicas", 1)
+    if status.get("observedGeneration", 0) < obj["metadata"]["generation"]:
+        return wanted
+    strategy = obj["spec"].get("updateStrategy") or {}
+    partly = strategy.get("type") == "OnDelete" or (strategy.get("rollingUpdate") or {}).get("partition")
+    newest, every = MAKERS[resource]
+    missing = max(0, wanted - int(status.get(every if partly else newest, 0)))
+    if not missing and resource == "deployments.apps":
+        return max(0, int(status.get("replicas", 0)) - wanted)
     return missing
 
 

@@ -303,3 +303,31 @@ def test_a_big_cluster_costs_two_writes_a_pod() -> None:
     writes = Counter(change.key.resource for change in world.store.pending())
     assert writes["pods"] == 200
     assert writes["endpointslices.discovery.k8s.io"] == writes["endpoints"] == 10
+
+
+def test_a_replication_controller_keeps_its_pods() -> None:
+    world = World()
+    spec = {"replicas": 2, "template": deployment("rc")["spec"]["template"]}
+    rc = {"apiVersion": "v1", "kind": "ReplicationController", "metadata": {"name": "rc"}, "spec": spec}
+    world.create(rc)
+    world.make_ready()
+    assert world.get("replicationcontrollers", "rc")["status"] == {
+        "replicas": 2,
+        "fullyLabeledReplicas": 2,
+        "readyReplicas": 2,
+        "availableReplicas": 2,
+        "observedGeneration": 1,
+    }
+    world.create(pod("late", {"app": "rc"}))
+    world.finish()
+    assert len(world.pods()) == 2
+    world.registry.scale("replicationcontrollers", "default", "rc", 1)
+    world.finish()
+    assert len(world.pods()) == 1
+    (owner,) = world.pods()[0].metadata.ownerReferences
+    assert (owner.kind, owner.apiVersion) == ("ReplicationController", "v1")
+    said = {(e["reason"], e["source"].get("component")) for e in world.store.list("events")}
+    assert ("SuccessfulDelete", "replication-controller") in said
+    world.registry.delete("replicationcontrollers", "default", "rc")
+    world.finish()
+    assert world.pods() == []
