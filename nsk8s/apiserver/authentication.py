@@ -11,6 +11,7 @@ import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from aiohttp import web
 
@@ -49,6 +50,7 @@ class Authenticator:
     def __init__(self, review: Callable[[str], User | None]) -> None:
         self._review = review
         self._certificates: dict[bytes, User | None] = {}
+        self._connections: WeakKeyDictionary[ssl.SSLObject, User | None] = WeakKeyDictionary()
 
     def identify(self, http: web.BaseRequest) -> User:
         """Who sends `http`. A certificate counts before a token. Raises `ApiError` 401."""
@@ -63,7 +65,15 @@ class Authenticator:
         return user
 
     def _of_connection(self, connection: ssl.SSLObject) -> User | None:
-        """Whom the certificate is for that TLS has verified; None without one."""
+        """Whom the certificate is for that TLS has verified; None without one. A connection has one for as
+        long as it lives: asking OpenSSL for it again would cost as much as a whole look-up."""
+        try:
+            return self._connections[connection]
+        except KeyError:
+            found = self._connections[connection] = self._of_certificate(connection)
+            return found
+
+    def _of_certificate(self, connection: ssl.SSLObject) -> User | None:
         raw = connection.getpeercert(binary_form=True)
         if not raw:
             return None

@@ -32,6 +32,7 @@ from nsk8s.cluster.store import Key, Store
 from nsk8s.errors import ApiError
 
 AUTHENTICATION = "authentication.k8s.io"
+IMPERSONATE = "impersonate-"
 EXTRA = "impersonate-extra-"
 APPLY = "application/apply-patch"
 
@@ -68,7 +69,10 @@ class Authorizer:
         """Whom `user` wants to be (``kubectl --as``), or `user`. Raises `ApiError` 403, and 400 for
         groups and the like without a name."""
         headers = http.headers
-        if not any(name.lower().startswith("impersonate-") for name in headers):
+        for name in headers:
+            if name[:12].lower() == IMPERSONATE:
+                break
+        else:
             return user
         name, uid = headers.get("Impersonate-User", ""), headers.get("Impersonate-Uid", "")
         groups = headers.getall("Impersonate-Group", [])

@@ -20,6 +20,9 @@ from nsk8s.cluster.store import Change
 
 BACKLOG = 20_000
 """Events a watcher may be behind before it is dropped; it comes back with its last resourceVersion."""
+PAUSE = 3.0
+"""For how long watchers are left alone after they were woken, as a multiple of the time that they took: a
+hundred of them would take all the time there is, were they to send each event by itself."""
 
 
 class Watcher:
@@ -54,13 +57,17 @@ class Watcher:
                 yield found
 
     def tell(self, text: bytes) -> None:
-        """Queue one line; a watcher that is too far behind is dropped instead."""
+        """Queue one line, to be sent when the watcher is woken; one that is too far behind is dropped
+        instead."""
         if len(self._lines) >= BACKLOG:
             if not self._dropped:
                 self._dropped = True
                 self._drop()
             return
         self._lines.append(text)
+
+    def wake(self) -> None:
+        """Let it send what it has."""
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(None)
 
@@ -78,6 +85,9 @@ class Watchers:
 
     def __init__(self) -> None:
         self._watchers: dict[str, dict[Watcher, None]] = {}
+        self._told: dict[Watcher, None] = {}
+        self._waking: asyncio.TimerHandle | None = None
+        self._next = 0.0
 
     def __len__(self) -> int:
         """How many there are."""
@@ -98,6 +108,25 @@ class Watchers:
                 if text is None:
                     text = lines[key] = watcher.form.event(*event)
                 watcher.tell(text)
+                self._told[watcher] = None
+        if self._told and self._waking is None:
+            self._waking = asyncio.get_running_loop().call_at(self._next, self._wake)
+
+    def _wake(self) -> None:
+        """Wake everybody who has been told something, and see how long sending it takes."""
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        told, self._told = self._told, {}
+        for watcher in told:
+            watcher.wake()
+        loop.call_soon(self._rest, begun)
+
+    def _rest(self, begun: float) -> None:
+        now = asyncio.get_running_loop().time()
+        self._next = now + PAUSE * (now - begun)
+        self._waking = None
+        if self._told:
+            self._waking = asyncio.get_running_loop().call_at(self._next, self._wake)
 
     @contextmanager
     def following(self, watcher: Watcher) -> Iterator[None]:

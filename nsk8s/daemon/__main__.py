@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import faulthandler
 import fcntl
+import gc
 import json
 import logging
 import os
@@ -13,13 +14,15 @@ import sys
 import time
 
 from nsk8s.daemon.launch import DEADLINE, READY, listening, tell
-from nsk8s.daemon.server import serve
 from nsk8s.errors import NsK8sError
 from nsk8s.paths import ClusterPaths
 
 
 def main(cluster: str, told: int) -> None:
     """Serve until killed; the pipe `told` hears that we listen, or why we cannot (JSON: message and hint)."""
+    gc.disable()  # until all is loaded: objects that stay would be looked through again and again
+    from nsk8s.daemon.server import serve
+
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     faulthandler.register(signal.SIGUSR1)  # where every thread is, into the log

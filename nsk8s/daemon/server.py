@@ -463,4 +463,5 @@ async def serve(paths: ClusterPaths, told: int) -> None:
     tell(told, READY)
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
+    gc.enable()
     await asyncio.Event().wait()

@@ -217,3 +217,25 @@ def test_an_event_is_one_line_of_json(api: Served) -> None:
     assert b"application/json" in head
     events = [json.loads(text) for text in body.splitlines()]
     assert [(e["type"], e["object"]["metadata"]["name"]) for e in events] == [("ADDED", "a")]
+
+
+def test_a_burst_reaches_every_watcher_whole_and_in_order_but_not_event_by_event(api: Served) -> None:
+    with ExitStack() as stack:
+        everybody = [stack.enter_context(watching_now(api, "watch=true")) for _ in range(30)]
+        until("all watch", lambda: watchers(api) == 30)
+        woken = 0
+        wake = watching.Watcher.wake
+
+        def counted(watcher: watching.Watcher) -> None:
+            nonlocal woken
+            woken += 1
+            wake(watcher)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(watching.Watcher, "wake", counted)
+            for number in range(100):
+                api.client.post(PODS, pod(f"p{number:03}"))
+            told = [[next(events) for _ in range(200)] for events in everybody]  # made, and scheduled
+    made = [[e["object"]["metadata"]["name"] for e in events if e["type"] == "ADDED"] for events in told]
+    assert made == [[f"p{number:03}" for number in range(100)]] * 30
+    assert woken < 30 * 200
