@@ -81,6 +81,11 @@ class ClusterPaths:
         return self.directory / "proc"
 
     @property
+    def volumes(self) -> Path:
+        """What pods find mounted: their volumes, claims, and the nodes' disks."""
+        return self.directory / "volumes"
+
+    @property
     def logs(self) -> Path:
         """What containers wrote: a directory for each pod."""
         return self.directory / "logs"

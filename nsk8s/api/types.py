@@ -71,8 +71,38 @@ class ObjectFieldSelector(Struct, frozen=True):
     fieldPath: str = ""
 
 
+class ResourceFieldSelector(Struct, frozen=True):
+    resource: str = ""
+    containerName: str = ""
+    divisor: IntOrString = ""
+
+
+class KeySelector(Struct, frozen=True):
+    """One key of a ConfigMap or a Secret."""
+
+    name: str = ""
+    key: str = ""
+    optional: bool = False
+
+
 class EnvVarSource(Struct, frozen=True):
     fieldRef: ObjectFieldSelector | None = None
+    resourceFieldRef: ResourceFieldSelector | None = None
+    configMapKeyRef: KeySelector | None = None
+    secretKeyRef: KeySelector | None = None
+
+
+class WholeRef(Struct, frozen=True):
+    """All keys of a ConfigMap or a Secret."""
+
+    name: str = ""
+    optional: bool = False
+
+
+class EnvFromSource(Struct, frozen=True):
+    prefix: str = ""
+    configMapRef: WholeRef | None = None
+    secretRef: WholeRef | None = None
 
 
 class EnvVar(Struct, frozen=True):
@@ -143,6 +173,9 @@ ACCOUNT_DIRECTORY = "/var/run/secrets/kubernetes.io/serviceaccount"
 class VolumeMount(Struct, frozen=True):
     name: str = ""
     mountPath: str = ""
+    subPath: str = ""
+    subPathExpr: str = ""
+    readOnly: bool = False
 
 
 class Resources(Struct, frozen=True):
@@ -150,8 +183,78 @@ class Resources(Struct, frozen=True):
     requests: dict[str, Any] = {}
 
 
-class Volume(Struct, frozen=True):
+class KeyToPath(Struct, frozen=True):
+    key: str = ""
+    path: str = ""
+    mode: int | None = None
+
+
+class ConfigMapSource(Struct, frozen=True):
+    """Of a volume, or a projected one's (without `defaultMode`)."""
+
     name: str = ""
+    items: tuple[KeyToPath, ...] = ()
+    defaultMode: int | None = None
+    optional: bool = False
+
+
+class SecretVolumeSource(Struct, frozen=True):
+    secretName: str = ""
+    items: tuple[KeyToPath, ...] = ()
+    defaultMode: int | None = None
+    optional: bool = False
+
+
+class DownwardFile(Struct, frozen=True):
+    path: str = ""
+    fieldRef: ObjectFieldSelector | None = None
+    resourceFieldRef: ResourceFieldSelector | None = None
+    mode: int | None = None
+
+
+class DownwardSource(Struct, frozen=True):
+    items: tuple[DownwardFile, ...] = ()
+    defaultMode: int | None = None
+
+
+class TokenProjection(Struct, frozen=True):
+    path: str = ""
+    audience: str = ""
+    expirationSeconds: int = 3600
+
+
+class Projection(Struct, frozen=True):
+    configMap: ConfigMapSource | None = None
+    secret: ConfigMapSource | None = None
+    downwardAPI: DownwardSource | None = None
+    serviceAccountToken: TokenProjection | None = None
+
+
+class ProjectedSource(Struct, frozen=True):
+    sources: tuple[Projection, ...] = ()
+    defaultMode: int | None = None
+
+
+class HostPathSource(Struct, frozen=True):
+    path: str = ""
+    type: str = ""
+
+
+class ClaimSource(Struct, frozen=True):
+    claimName: str = ""
+    readOnly: bool = False
+
+
+class Volume(Struct, frozen=True):
+    """One that has none of these sources is of a kind that is kept and not acted on, or an emptyDir."""
+
+    name: str = ""
+    configMap: ConfigMapSource | None = None
+    secret: SecretVolumeSource | None = None
+    downwardAPI: DownwardSource | None = None
+    projected: ProjectedSource | None = None
+    hostPath: HostPathSource | None = None
+    persistentVolumeClaim: ClaimSource | None = None
 
 
 class Container(Struct, frozen=True):
@@ -161,6 +264,7 @@ class Container(Struct, frozen=True):
     args: tuple[str, ...] | None = None
     workingDir: str = ""
     env: tuple[EnvVar, ...] = ()
+    envFrom: tuple[EnvFromSource, ...] = ()
     ports: tuple[ContainerPort, ...] = ()
     readinessProbe: Probe | None = None
     livenessProbe: Probe | None = None
@@ -212,6 +316,7 @@ class PodSpec(Struct, frozen=True):
     restartPolicy: str = "Always"
     serviceAccountName: str = ""
     terminationGracePeriodSeconds: int | None = None
+    enableServiceLinks: bool = True
     dnsPolicy: str = "ClusterFirst"
     dnsConfig: PodDNSConfig | None = None
 

@@ -28,7 +28,7 @@ class ContainerRun:
     `phase`: ``waiting`` (never run in this sandbox), ``starting`` (asked for), ``running``, ``exited``.
     `terminated` and `before` are the last two ends, as ContainerStateTerminated. `attempt` is the
     number of the latest run, -1 before the first; `untold` until the event of its start is recorded;
-    `unwelcome` if its postStart hook has failed.
+    `unwelcome` if its postStart hook has failed; `why` it cannot be started, while it lacks something.
     """
 
     __slots__ = (
@@ -50,6 +50,7 @@ class ContainerRun:
         "terminated",
         "untold",
         "unwelcome",
+        "why",
     )
 
     def __init__(self, spec: Container, role: Role) -> None:
@@ -67,6 +68,7 @@ class ContainerRun:
         self.renewed = False
         self.untold = False
         self.unwelcome = False
+        self.why = ""
         self.backoff = 0.0
         self.backoff_since = 0.0
         self.restart_at = 0.0
@@ -118,6 +120,12 @@ class ContainerRun:
         self.stop_asked = None
         self.renewed = False
         self.unwelcome = False
+
+    def refused(self, why: str) -> None:
+        """It cannot be started for what it lacks; it waits until `why` is empty again."""
+        self.phase = "waiting" if self.terminated is None else "exited"
+        self.attempt -= 1
+        self.why = why
 
     def running(self, container_id: str, says: str, ip: str, now: float, stamp: str) -> None:
         """It runs; `stamp` is the time now as RFC 3339."""

@@ -28,16 +28,23 @@ from nsk8s.cluster.lifecycle import (
     SandboxDied,
     SandboxFailed,
     SandboxRemoved,
+    StartContainer,
     StopContainer,
 )
 from nsk8s.cluster.podevents import PodEvents
 from nsk8s.cluster.podstatus import status
 from nsk8s.cluster.podworker import GRACE, PodWorker
 from nsk8s.cluster.store import Change, Cursor, Key, Store
+from nsk8s.cluster.variables import lacks
+from nsk8s.cluster.volumes import missing
 
 FIRST_RETRY = 1.0
 MAX_RETRY = 30.0
 """Seconds until a sandbox that could not be made is tried again; doubles from the first to the last."""
+
+
+CONTENTS = ("configmaps", "secrets", "persistentvolumeclaims")
+"""What pods may have to wait for."""
 
 
 class Kubelet:
@@ -54,6 +61,7 @@ class Kubelet:
         self._held: dict[str, tuple[str, str]] = {}
         self._leaving: dict[tuple[str, str], str] = {}
         self._starved: dict[str, dict[str, None]] = {}
+        self._awaiting: dict[str, dict[str, None]] = {}
         self._alarms: list[tuple[float, str]] = []
         self._alarm: dict[str, float] = {}
         self._wanted: dict[str, Pod] = {}
@@ -106,6 +114,8 @@ class Kubelet:
             for change in changes:
                 if change.key.resource == "pods":
                     self._changed(change, now)
+                elif change.key.resource in CONTENTS and change.key.namespace in self._awaiting:
+                    self._look_again(change.key.namespace)
         while self._alarms and self._alarms[0][0] <= now:
             at, uid = heapq.heappop(self._alarms)
             if self._alarm.get(uid) == at:
@@ -184,6 +194,8 @@ class Kubelet:
 
     def _relist(self, now: float) -> None:
         """Changes were missed, or undone: look at every pod."""
+        for namespace in tuple(self._awaiting):
+            self._look_again(namespace)
         there = set()
         for obj in self._store.list("pods"):
             there.add(obj["metadata"]["uid"])
@@ -214,6 +226,19 @@ class Kubelet:
                 return
         self._told_to_go(worker, obj, now)
         self._dirty[uid] = None
+
+    def _await(self, worker: PodWorker) -> None:
+        """The pod lacks something of its namespace."""
+        self._awaiting.setdefault(worker.namespace, {})[worker.uid] = None
+
+    def _look_again(self, namespace: str) -> None:
+        """What pods of a namespace lack may be there now."""
+        for uid in self._awaiting.pop(namespace):
+            worker = self._workers.get(uid)
+            if worker is not None:
+                for run in worker.runs():
+                    run.why = ""
+                self._dirty[uid] = None
 
     def _renew(self, worker: PodWorker) -> None:
         view = self._store.view(Key("pods", worker.namespace, worker.name))
@@ -262,6 +287,13 @@ class Kubelet:
         if worker.uid not in self._held:
             worker.ip = ""  # that of its last sandbox may be another pod's by now
         if self._names.get(name, worker.uid) != worker.uid:
+            return None
+        lacking = next(missing(self._store, worker.view), None)
+        if lacking is not None:
+            self._await(worker)
+            if worker.why != lacking:
+                self._tell.failed_mount(worker, lacking)
+            worker.why = lacking
             return None
         node = self._nodes[worker.view.spec.nodeName]
         if worker.uid not in self._held:
@@ -368,13 +400,28 @@ class Kubelet:
 
     def _said(self, worker: PodWorker, now: float) -> list[Command]:
         """What the worker wants done."""
-        said, worker.commands = worker.commands, []
-        for command in said:
+        said: list[Command] = []
+        for command in worker.commands:
             if isinstance(command, StopContainer) and (run := worker.run(command.container)) is not None:
                 self._tell.stopping(worker, run)
+            elif isinstance(command, StartContainer) and (
+                why := lacks(self._store, command.view, command.container)
+            ):
+                self._refuse(worker, command.container.name, why)
+                continue
+            said.append(command)
+        worker.commands = []
         if said and worker.sandbox == "removing":
             self._set_wanted(worker, worker.view)
         return said
+
+    def _refuse(self, worker: PodWorker, container: str, why: str) -> None:
+        """A container cannot start for what it lacks."""
+        run = worker.run(container)
+        assert run is not None
+        run.refused(why)
+        self._await(worker)
+        self._tell.refused(worker, run)
 
     def _set_wanted(self, worker: PodWorker, view: Pod) -> None:
         if worker.wanted:

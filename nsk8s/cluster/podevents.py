@@ -39,6 +39,14 @@ class PodEvents:
             else:
                 self._tell(worker, "Normal", "Started", f"Started container {run.spec.name}", run)
 
+    def refused(self, worker: PodWorker, run: ContainerRun) -> None:
+        """A container lacks something that it needs to start."""
+        self._tell(worker, "Warning", "Failed", f"Error: {run.why}", run)
+
+    def failed_mount(self, worker: PodWorker, why: str) -> None:
+        """A volume lacks something."""
+        self._tell(worker, "Warning", "FailedMount", why)
+
     def backing_off(self, worker: PodWorker, run: ContainerRun) -> None:
         """A container that has ended must wait before it runs again."""
         pod = f"{worker.name}_{worker.namespace}({worker.uid})"

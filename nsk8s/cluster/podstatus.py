@@ -127,6 +127,8 @@ def _container(worker: PodWorker, run: ContainerRun) -> Obj:
 
 def _states(worker: PodWorker, run: ContainerRun) -> tuple[Obj, Obj]:
     ended: Obj = {"terminated": run.terminated} if run.terminated is not None else {}
+    if run.why and not run.live:
+        return {"waiting": {"reason": "CreateContainerConfigError", "message": run.why}}, ended
     if run.phase == "running":
         return {"running": {"startedAt": run.started_at}}, ended
     if run.phase == "exited" and not worker.deleting and worker.restarts(run) and run.backoff:

@@ -284,7 +284,7 @@ class PodWorker:
         if run.live:
             if run.renewed and run.phase == "running":
                 self._stop(run, self._own_grace())
-        elif self.restarts(run) and run.restart_at <= now:
+        elif self.restarts(run) and run.restart_at <= now and not run.why:
             run.starting(now)
             self.commands.append(
                 StartContainer(self.uid, self.namespace, self.name, run.spec, run.attempt, self.view)

@@ -330,7 +330,8 @@ def _check(place: Inside, program: str) -> None:
     """Raises CannotRun for what is certain not to run. In the directories that are private to a container
     we cannot look for it from outside."""
     path = os.path.join(place.workdir or "/", program) if "/" in program else ""
-    if not any(path.startswith(f"{private}/") for private in PRIVATE):
+    private_to_it = any(path.startswith(f"{private}/") for private in PRIVATE)
+    if not private_to_it and not processes.mounted(place, program):
         processes.find(program, place.env.get("PATH", processes.PATH), place.workdir or "/")
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+from nsk8s.api.expansion import expanded
 from nsk8s.api.types import Container, ExecAction, LifecycleHandler, Obj, Pod
 from nsk8s.cluster.lifecycle import (
     Command,
@@ -31,14 +32,17 @@ from nsk8s.cluster.lifecycle import (
     StartContainer,
     StopContainer,
 )
+from nsk8s.cluster.variables import Missing
 from nsk8s.daemon import hooks
 from nsk8s.daemon.network import Network
 from nsk8s.daemon.prober import probe_network
 from nsk8s.daemon.surroundings import Surroundings
+from nsk8s.daemon.volumes import Volumes
 from nsk8s.dataplane.compiler import pod_namespace
 from nsk8s.dataplane.proxyports import Listener
 from nsk8s.errors import ApiError, KernelError, NsK8sError
 from nsk8s.kernel import processes
+from nsk8s.kernel.mountpoints import Mount
 from nsk8s.kernel.processes import CannotRun, Inside
 from nsk8s.kernel.stdio import Input
 from nsk8s.paths import ClusterPaths
@@ -63,12 +67,13 @@ def container_id(pod: str, container: str, attempt: int) -> str:
 @dataclass(slots=True)
 class Run:
     """One run of a container: `process` is None for a stand-in; `hook` is the preStop hook that
-    runs before it is ended; `over` is set when it has ended."""
+    runs before it is ended, `env` its environment where it is known; `over` is set when it has ended."""
 
     attempt: int
     process: processes.Running | None = None
     killer: asyncio.TimerHandle | None = None
     hook: asyncio.Task[None] | None = None
+    env: Mapping[str, str] | None = None
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -83,6 +88,7 @@ class Runtime:
         post: Callable[[Event], None],
         find: Callable[[str, str], Pod],
         surroundings: Surroundings,
+        volumes: Volumes,
     ) -> None:
         self._paths = paths
         self._network = network
@@ -96,6 +102,7 @@ class Runtime:
         self._spawners = [ThreadPoolExecutor(1, f"spawn-{n}") for n in range(SPAWNERS)]
         self._find = find
         self._surroundings = surroundings
+        self._volumes = volumes
         self.catalogue: Mapping[str, Mapping[str, Any]] = {}
         self.nodes: Collection[str] = ()
         self.clients: Collection[str] = ()
@@ -203,12 +210,25 @@ class Runtime:
 
     def place(self, pod: Pod, container: Container | None = None) -> Inside:
         """Where programs beside a pod's containers run: with the container's own view of the files if it
-        is a real process."""
+        is a real process. What its environment or its volumes came from may be gone by now."""
+        try:
+            return self._place(pod, container)
+        except Missing:
+            return replace(self._place(pod, None), workdir=container.workingDir if container else "")
+
+    def _place(self, pod: Pod, container: Container | None) -> Inside:
+        """The same for a container that is to be started. Raises Missing."""
         run = self._runs.get((pod.metadata.uid, container.name)) if container else None
+        env: Mapping[str, str] = {}
+        mounts: tuple[Mount, ...] = ()
+        if container is not None:
+            env = run.env if run and run.env is not None else self._surroundings.environment(pod, container)
+            mounts = self._volumes.mounts(pod, container, env)
         return Inside(
             pid=self._network.machine.pid(pod_namespace(pod.metadata.namespace, pod.metadata.name)),
             container=run.process.program_pid if run and run.process else 0,
-            env=podfiles.environment(pod, container, self._surroundings.api()) if container else {},
+            env=env,
+            mounts=mounts,
             workdir=container.workingDir if container else "",
             files={
                 **podfiles.files(pod, self._surroundings.dns()),
@@ -308,13 +328,14 @@ class Runtime:
         started = ContainerStarted(*key, container_id(*key, command.attempt), workload.says)
         self._starting[key] = command.attempt
         try:
-            place = replace(self.place(pod, container), container=0)  # with a view of its own of the files
+            place = replace(self._place(pod, container), container=0)  # with a view of its own of the files
+            env = place.env
             if container.tty:
                 place = replace(place, env={"TERM": "xterm", **place.env})
             start = partial(
                 processes.spawn,
                 place,
-                images.expand(workload.command, place.env),
+                expanded(workload.command, place.env),
                 mark=f"{command.pod}/{container.name}/{command.attempt}",
                 log=self._paths.log(*key, command.attempt),
                 stdin=_input(container),
@@ -325,14 +346,14 @@ class Runtime:
             self._post(started)
             self._post(ContainerExited(*key, error.code, "ContainerCannotRun", error.message))
             return
-        except NsK8sError as error:
+        except (NsK8sError, Missing) as error:
             log.error("%s", error)
             self._post(started)
-            self._post(ContainerExited(*key, 128, "ContainerCannotRun", error.message))
+            self._post(ContainerExited(*key, 128, "ContainerCannotRun", str(error)))
             return
         finally:
             del self._starting[key]
-        run = Run(command.attempt, process)
+        run = Run(command.attempt, process, env=env)
         self._watch(key, run)
         self._started(run, pod, container, started)
 

@@ -52,6 +52,7 @@ from nsk8s.daemon.podaccess import KubeletServer
 from nsk8s.daemon.rehearsal import difference, rehearse
 from nsk8s.daemon.runtime import Runtime
 from nsk8s.daemon.surroundings import Surroundings
+from nsk8s.daemon.volumes import Volumes
 from nsk8s.dataplane.compiler import pod_namespace
 from nsk8s.errors import NsK8sError
 from nsk8s.kernel import holder as holders
@@ -118,7 +119,8 @@ class Daemon:
         self.keys = Keys(paths)
         self.tokens = Tokens(store, self.keys.signing_key)
         surroundings = Surroundings(store, self.keys, self.tokens)
-        self.runtime = Runtime(paths, self.network, self.post, self.pod, surroundings)
+        self.volumes = Volumes(paths.volumes, store, surroundings.token)
+        self.runtime = Runtime(paths, self.network, self.post, self.pod, surroundings, self.volumes)
         self.loop = Loop(store, self._topology(), system())
         self.api = ApiServer(store, self.loop.registry, self.turn)
         authenticator, authorizer = Authenticator(self.tokens.user), Authorizer(store)
@@ -161,6 +163,7 @@ class Daemon:
         commands, changes = self.loop.turn(time.time(), events)
         if any(change.key.resource in NETWORKED for change in changes):
             self._touch()
+        self.volumes.refresh(changes)
         self._dispatch(commands)
         self._rearm()
         self._announce(changes)
@@ -252,6 +255,7 @@ class Daemon:
             await self._open()
             for pod in creating:
                 self.post(SandboxCreated(pod))
+            self.volumes.remove(removing)
             for pod in removing:
                 self.post(SandboxRemoved(pod))
             await self._proxies()
@@ -316,6 +320,7 @@ class Daemon:
         self.runtime.catalogue = topology.images
         self.runtime.nodes = {node.name for node in topology.nodes}
         self.runtime.clients = {client.name for client in topology.clients}
+        self.volumes.adopt()
         self._dispatch(self.loop.adopt(found.sandboxes, found.containers, time.time()))
         self._touch()
         self._turn()

@@ -19,6 +19,7 @@ import stat
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from nsk8s.kernel.mountpoints import Mount, View
 from nsk8s.paths import root
 
 CAPABILITIES = (
@@ -54,8 +55,15 @@ SETPRIV = (
 """The same capabilities for a program that joins a container which runs already."""
 
 
-def bubblewrap(files: Mapping[str, int], *, lead: bool, status: Sequence[str] = ()) -> list[str]:
-    """bwrap's arguments for one program. `files`: what stands at a path, by file descriptor.
+def bubblewrap(
+    files: Mapping[str, int],
+    mounts: Sequence[tuple[Mount, int]],
+    *,
+    lead: bool,
+    status: Sequence[str] = (),
+) -> list[str]:
+    """bwrap's arguments for one program. `files`: what stands at a path, by file descriptor; `mounts`: what
+    is mounted, likewise.
 
     With `lead` the program is PID 1 of its PID namespace, as in a container: signals it does not handle
     do not reach it. `status` are further arguments.
@@ -64,20 +72,32 @@ def bubblewrap(files: Mapping[str, int], *, lead: bool, status: Sequence[str] = 
     words += ["--cap-drop", "ALL"]
     for name in CAPABILITIES:
         words += ["--cap-add", f"CAP_{name.upper()}"]
-    words += ["--ro-bind", "/", "/"]
+    points = [mount.path for mount, _ in mounts]
+    files = {path: fd for path, fd in files.items() if not _below(path, points)}
+    view = View(points, files, PRIVATE)
+    words += view.root()
     for path, mode in PRIVATE.items():
         if os.path.isdir(path) and not os.path.islink(path):
             words += ["--perms", mode, "--tmpfs", path]
     if not _private(root()) and root().is_dir():
         words += ["--tmpfs", os.fspath(root())]
+    words += view.rest()
     words += ["--dev", "/dev", "--perms", "1777", "--tmpfs", "/dev/shm"]
     words += _proc()
     for path in host_sockets():
         words += ["--ro-bind", "/dev/null", path]
+    for mount, fd in mounts:
+        how = "--bind" if mount.writable else "--ro-bind"
+        words += [how, f"/proc/self/fd/{fd}", os.path.realpath(mount.path)]
     for path, fd in files.items():
         # /etc/resolv.conf may be a symbolic link into /run: the file must be where the link leads.
         words += ["--perms", "0644", "--ro-bind-data", str(fd), os.path.realpath(path)]
+    words += view.closing()
     return words
+
+
+def _below(path: str, points: Sequence[str]) -> bool:
+    return any(path == point or path.startswith(f"{point}/") for point in points)
 
 
 def host_sockets(table: Path = Path("/proc/net/unix")) -> list[str]:

@@ -26,6 +26,7 @@ from nsk8s.errors import ClusterGone, HostError, KernelError, NsK8sError
 from nsk8s.kernel import keeper, namespaces
 from nsk8s.kernel.confinement import SETPRIV, bubblewrap
 from nsk8s.kernel.keeper import Keeper
+from nsk8s.kernel.mountpoints import Mount, bound
 from nsk8s.kernel.namespaces import CLONE_NEWNS, MS_REC
 from nsk8s.kernel.stdio import FileAction, Input, Streams
 
@@ -68,7 +69,7 @@ class Inside:
     `pid` is the process that holds the namespaces (pause), `proc` a procfs in which it has that number.
     `container` is the pid of a container's own program: what is run shares its view of the files; 0 gives
     a fresh view. `confined` is False for nodes and clients: there the user is root on the host's files.
-    `files` maps paths to texts (/etc/hosts ...).
+    `files` maps paths to texts (/etc/hosts ...), `mounts` are its volumes.
     """
 
     pid: int
@@ -78,6 +79,7 @@ class Inside:
     env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     workdir: str = ""
     files: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    mounts: Sequence[Mount] = ()
 
     def namespace(self, kind: str) -> Path:
         """The file of a namespace of `kind` ("net", "mnt", ...)."""
@@ -174,7 +176,8 @@ def spawn(
     HostError (bubblewrap missing or refused), KernelError (the sandbox is gone).
     """
     env = {"PATH": PATH, "HOME": "/root", **place.env}
-    find(command[0], env["PATH"], place.workdir or "/")
+    if not mounted(place, command[0]):
+        find(command[0], env["PATH"], place.workdir or "/")
     bwrap = tool("bwrap", "bubblewrap")
     log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with ExitStack() as stack:
@@ -195,8 +198,10 @@ def spawn(
         for fd in (told, opener):
             with_us.callback(os.close, fd)
         files = {path: kept(_memory(text)) for path, text in place.files.items()}
+        mounts = bound(place.mounts, stack)
         options = bubblewrap(
             files,
+            mounts,
             lead=True,
             status=["--info-fd", str(tell), "--json-status-fd", str(status), "--block-fd", str(gate)],
         )
@@ -205,7 +210,7 @@ def spawn(
             options += ["--setenv", name, value]
         arguments = kept(_memory("".join(f"{word}\0" for word in options)))
         streams = Streams(stdin, output, kept)
-        passed = (status, tell, gate, arguments, *files.values())
+        passed = (status, tell, gate, arguments, *files.values(), *(fd for _, fd in mounts))
         actions: list[FileAction] = [(os.POSIX_SPAWN_DUP2, fd, fd) for fd in passed]
         kept_by = None
         without = stack.enter_context(ExitStack())  # what is undone if it does not start
@@ -287,6 +292,12 @@ def find(program: str, path: str = PATH, workdir: str = "/") -> str:
     return found
 
 
+def mounted(place: Inside, program: str) -> bool:
+    """Whether a program is in a volume, where we cannot look for it from outside."""
+    path = os.path.join(place.workdir or "/", program)
+    return "/" in program and any(path == m.path or path.startswith(f"{m.path}/") for m in place.mounts)
+
+
 def descendants(pid: int) -> list[int]:
     """A process's children, and theirs, the youngest generation first."""
     found = []
@@ -337,8 +348,10 @@ def entering(
             for path, text in place.files.items():
                 files[path] = _memory(text)
                 stack.callback(os.close, files[path])
-            fds = list(files.values())
-            words += [tool("bwrap", "bubblewrap"), "--die-with-parent", *bubblewrap(files, lead=False), "--"]
+            mounts = bound(place.mounts, stack)
+            fds = [*files.values(), *(fd for _, fd in mounts)]
+            words += [tool("bwrap", "bubblewrap"), "--die-with-parent"]
+            words += [*bubblewrap(files, mounts, lead=False), "--"]
         yield [*words, *run, *command], fds
 
 

@@ -8,7 +8,7 @@ container's ports. The user's own entries (`spec.images` of the Cluster document
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Literal
@@ -103,19 +103,6 @@ def normalise(image: str) -> str:
     if slash and first in ("docker.io", "index.docker.io", "registry-1.docker.io"):
         name = rest
     return name.rpartition("library/")[2] if re.search(r"(^|/)library/[^/]+$", name) else name
-
-
-def expand(words: Sequence[str], env: Mapping[str, str]) -> tuple[str, ...]:
-    """`$(NAME)` in command, args and env replaced as the kubelet does: unknown names stay, `$$` is `$`.
-
-    Source: k8s.io/kubernetes/third_party/forked/golang/expansion.
-    """
-
-    def value(match: re.Match[str]) -> str:
-        name = match[1]
-        return "$" if match[0] == "$$" else env.get(name, match[0])
-
-    return tuple(re.sub(r"\$\$|\$\(([^)]*)\)", value, word) for word in words)
 
 
 def _process(command: tuple[str, ...], origin: str) -> Workload:

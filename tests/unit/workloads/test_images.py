@@ -5,9 +5,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from nsk8s.api.expansion import expanded
 from nsk8s.api.types import Container
 from nsk8s.workloads.behaviours import BEHAVIOURS
-from nsk8s.workloads.images import CATALOGUE, Workload, expand, normalise, resolve
+from nsk8s.workloads.images import CATALOGUE, Workload, normalise, resolve
 
 
 def run(overrides: dict[str, dict[str, Any]] | None = None, **fields: object) -> Workload:
@@ -119,7 +120,7 @@ def test_every_behaviour_of_the_catalogue_exists() -> None:
 
 def test_variables_expand_as_the_kubelet_does() -> None:
     env = {"A": "1", "B": "$(A)"}
-    assert expand(["$(A)", "x$(B)y", "$(C)", "$$(A)", "$A", "$("], env) == (
+    assert expanded(["$(A)", "x$(B)y", "$(C)", "$$(A)", "$A", "$("], env) == (
         "1",
         "x$(A)y",
         "$(C)",

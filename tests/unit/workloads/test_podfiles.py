@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from nsk8s.api.types import Container, EnvVar, HostAlias, ObjectMeta, Pod, PodSpec, PodStatus
+from nsk8s.api.types import HostAlias, ObjectMeta, Pod, PodSpec, PodStatus
 from nsk8s.workloads import podfiles
 
 
@@ -28,28 +28,3 @@ def test_hosts_has_aliases_and_on_the_nodes_network_the_node() -> None:
     assert text.startswith("# Kubernetes-managed hosts file (host network).\n")
     assert "172.18.0.3\tw1\n" in text
     assert text.endswith("# Entries added by HostAliases.\n10.0.0.9\ta\tb\n")
-
-
-def test_the_environment_expands_what_was_set_before() -> None:
-    env = (EnvVar(name="A", value="1"), EnvVar(name="B", value="$(A)$(HOSTNAME)$(NO)"))
-    assert podfiles.environment(pod(), Container(env=env)) == {
-        "HOSTNAME": "web-0",
-        "A": "1",
-        "B": "1web-0$(NO)",
-    }
-
-
-def test_a_container_finds_the_api_by_its_variables() -> None:
-    env = (EnvVar(name="URL", value="https://$(KUBERNETES_SERVICE_HOST):$(KUBERNETES_SERVICE_PORT)"),)
-    found = podfiles.environment(pod(), Container(env=env), "10.96.0.1")
-    assert found["URL"] == "https://10.96.0.1:443"
-    assert {name: value for name, value in found.items() if name.startswith("KUBERNETES_")} == {
-        "KUBERNETES_SERVICE_HOST": "10.96.0.1",
-        "KUBERNETES_SERVICE_PORT": "443",
-        "KUBERNETES_SERVICE_PORT_HTTPS": "443",
-        "KUBERNETES_PORT": "tcp://10.96.0.1:443",
-        "KUBERNETES_PORT_443_TCP": "tcp://10.96.0.1:443",
-        "KUBERNETES_PORT_443_TCP_PROTO": "tcp",
-        "KUBERNETES_PORT_443_TCP_PORT": "443",
-        "KUBERNETES_PORT_443_TCP_ADDR": "10.96.0.1",
-    }
