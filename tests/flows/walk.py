@@ -17,7 +17,8 @@ from nsk8s.linux.values import NamespaceState, Ruleset
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """The first packet of a connection; `to` is its destination after DNAT, if there was one."""
+    """The first packet of a connection; `to` is its destination after DNAT, if there was one, `interface`
+    where it came in (empty: it is the node's own)."""
 
     source: str
     protocol: str
@@ -25,6 +26,7 @@ class Packet:
     port: int
     mark: int = 0
     to: str = ""
+    interface: str = ""
 
     @property
     def now(self) -> tuple[str, int]:
@@ -45,7 +47,7 @@ class Rule:
 
 
 TAKES_VALUE = {
-    *("-s", "-d", "-p", "--dport", "--dports", "--src-type", "--dst-type", "--ctstate", "--mark"),
+    *("-s", "-d", "-i", "-p", "--dport", "--dports", "--src-type", "--dst-type", "--ctstate", "--mark"),
     *("--probability", "--mode", "--seconds", "--name", "--mask", "--comment"),
 }
 SAYS_NOTHING = {"--mode", "--seconds", "--name", "--mask", "--comment", "--reap", "--rsource", "--set"}
@@ -76,18 +78,32 @@ def parse(text: str) -> Rule:
 
 
 class Walker:
-    """Walks packets over one node, whose addresses decide what is LOCAL."""
+    """Walks packets over one node, whose addresses decide what is LOCAL, and from which networks a packet
+    comes in by which interface. Chains whose names begin with one of `but` are taken to be empty."""
 
-    def __init__(self, node: NamespaceState) -> None:
+    def __init__(self, node: NamespaceState, but: tuple[str, ...] = ()) -> None:
         self.rules: Ruleset = node.rules
+        self.but = but
         self.local = {address.cidr.partition("/")[0] for address in node.addresses}
+        self.networks = {
+            **{ipaddress.ip_interface(one.cidr).network: one.dev for one in node.addresses},
+            **{ipaddress.ip_network(one.dst): one.dev for one in node.routes if one.dst != "default"},
+        }
+
+    def interface(self, source: str) -> str:
+        """Where a packet from elsewhere comes in: by the most specific network, else the uplink."""
+        ip = ipaddress.ip_address(source)
+        found = [network for network in self.networks if ip in network]
+        return self.networks[max(found, key=lambda network: network.prefixlen)] if found else "eth0"
 
     def walk(self, source: str, protocol: str, destination: str, port: int) -> frozenset[str]:
         """All that can become of it: ``ip:port`` after DNAT (empty if unchanged), with `` masq`` where its
-        source is masqueraded; or REJECT; or DROP."""
-        packet = Packet(source, protocol, destination, port)
+        source is masqueraded; or REJECT; or DROP; or ACCEPT where a rule lets it in."""
+        own = self.is_local(source)
+        interface = "" if own else self.interface(source)
+        packet = Packet(source, protocol, destination, port, interface=interface)
         outcomes: set[str] = set()
-        first = "OUTPUT" if self.is_local(source) else "PREROUTING"
+        first = "OUTPUT" if own else "PREROUTING"
         for rewritten, verdict in self.chain("nat", first, packet):
             assert verdict in ("", "DNAT", "ACCEPT"), verdict
             outcomes |= self.filtered(first, rewritten)
@@ -100,13 +116,14 @@ class Walker:
             hooks = ["INPUT"] if here else ["FORWARD"]
         else:
             hooks = ["OUTPUT", "INPUT"] if here else ["OUTPUT"]
+        verdict = ""
         for hook in hooks:
             # Nothing in the filter table rewrites a packet or decides by chance.
             ((_, verdict),) = self.chain("filter", hook, packet)
             if verdict in ("DROP", "REJECT"):
                 return {verdict}
         if first == "PREROUTING" and here:
-            return {packet.to}
+            return {packet.to or verdict}
         return {
             sent.to + (" masq" if verdict == "MASQUERADE" else "")
             for sent, verdict in self.chain("nat", "POSTROUTING", packet)
@@ -117,7 +134,8 @@ class Walker:
 
     def chain(self, table: str, name: str, packet: Packet) -> Iterator[tuple[Packet, str]]:
         """Every way through a chain: the packet at its end and the verdict, empty if it returned."""
-        yield from self.follow(table, self.rules.tables[table][name].rules, packet)
+        rules = () if name.startswith(self.but) else self.rules.tables[table][name].rules
+        yield from self.follow(table, rules, packet)
 
     def follow(self, table: str, rules: tuple[str, ...], packet: Packet) -> Iterator[tuple[Packet, str]]:
         for at, text in enumerate(rules):
@@ -138,6 +156,8 @@ class Walker:
             elif rule.target in ("ACCEPT", "DROP", "REJECT", "MASQUERADE"):
                 yield packet, rule.target
                 return
+            elif not rule.target:
+                continue  # it only counts
             else:
                 for after, verdict in self.chain(table, rule.target, packet):
                     if verdict:
@@ -159,6 +179,9 @@ class Walker:
                 return ipaddress.ip_address(packet.source) in ipaddress.ip_network(value)
             case "-d":
                 return ipaddress.ip_address(ip) in ipaddress.ip_network(value)
+            case "-i":
+                wild = value.endswith("+")
+                return packet.interface.startswith(value[:-1]) if wild else packet.interface == value
             case "-p":
                 return value == packet.protocol
             case "--dport" | "--dports":

@@ -1,0 +1,46 @@
+"""The flow tables, walked over the rules of every proxy mode and address family."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.flows.tables import TABLES, Flow, Table
+from tests.flows.views import compiled
+from tests.flows.walk import Walker
+
+MODES = ("iptables",)
+FAMILIES = (4,)
+OTHERS = ("FLANNEL-", "CNI-")
+"""Chains that are not kube-proxy's: what they masquerade is no part of its promises."""
+
+
+def expected(flow: Flow) -> set[str]:
+    """What the walker says when all is well."""
+    masq = " masq" if flow.masq else ""
+    return {f"{each}{masq}" for each in flow.becomes.split()} or {""}
+
+
+def cases() -> list[tuple[str, int, Table]]:
+    return [
+        (mode, family, table)
+        for mode in MODES
+        for family in FAMILIES
+        for table in TABLES
+        if mode in table.modes and family in table.families
+    ]
+
+
+@pytest.mark.parametrize(
+    ("mode", "family", "table"), cases(), ids=lambda part: getattr(part, "name", str(part))
+)
+def test_flows(mode: str, family: int, table: Table) -> None:
+    walker = Walker(compiled(*table.services, options=table.options)["n1"], OTHERS)
+    found = {flow.what: walker.walk(flow.source, flow.protocol, flow.to, flow.port) for flow in table.flows}
+    assert found == {flow.what: expected(flow) for flow in table.flows}
+
+
+def test_no_flow_stands_in_the_tables_twice() -> None:
+    """A flow that another of the same name hides would never be looked at."""
+    for table in TABLES:
+        assert len({flow.what for flow in table.flows}) == len(table.flows), table.name
+    assert len({table.name for table in TABLES}) == len(TABLES)
