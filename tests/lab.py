@@ -97,6 +97,13 @@ class Lab:
         assert done.returncode == 0, f"{' '.join(argv)} in {namespace}: {done.stdout}{done.stderr}"
         return done.stdout
 
+    def ask(self, namespace: str, program: str, given: str, *words: str) -> str:
+        """What a Python program prints in the network namespace, given that as its standard input."""
+        argv = ["nsenter", f"--net={self.netns(namespace)}", sys.executable, "-c", program, *words]
+        done = subprocess.run(argv, input=given, capture_output=True, text=True, timeout=DEADLINE)
+        assert done.returncode == 0, f"{namespace}: {done.stdout}{done.stderr}{self.log()}"
+        return done.stdout
+
     def capture(
         self, namespace: str, interface: str = "", keep: Callable[[Frame], bool] = lambda _: True
     ) -> Witness:

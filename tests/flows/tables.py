@@ -10,15 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from nsk8s.api.topology import KubeProxy
-from tests.flows.views import Backed, service
+from tests.flows.views import Backed, joined, service
 
-POD, FAR_POD = "10.244.1.9", "10.244.2.9"
-"""Pods on n1 and on n2 that serve nothing."""
+POD = "10.244.1.4"
+"""A pod on n1 that serves nothing."""
 NODE, SECOND, LOCALHOST = "172.18.0.11", "10.244.1.1", "127.0.0.1"
 """n1, by its InternalIP, by another address of its own, and to itself."""
-CLIENT, BLOCKED = "203.0.113.2", "203.0.113.130"
+CLIENT, BLOCKED = "172.18.0.200", "172.18.0.100"
 """Machines outside the cluster; the second is in none of a load balancer's source ranges."""
-RANGE = "203.0.113.0/25"
+RANGE = "172.18.0.128/25"
 NEAR, NEAR_TOO, FAR, FAR_TOO = "10.244.1.2", "10.244.1.3", "10.244.2.2", "10.244.2.3"
 """Endpoints on n1 and on n2."""
 EXTERNAL, LB, LB_TOO = "198.51.100.9", "198.51.100.20", "198.51.100.21"
@@ -68,10 +68,12 @@ CLUSTER_IP = Table(
     "cluster-ip",
     (
         service("one", ONE, NEAR),
-        service("several", SEVERAL, NEAR, FAR),
-        service("several-tls", SEVERAL, NEAR, FAR, port=443, target=8443),
-        service("several-udp", SEVERAL, NEAR, FAR, port=53, target=5300, protocol="UDP"),
-        service("several-tcp", SEVERAL, FAR, port=53, target=5353),
+        joined(
+            service("several", SEVERAL, NEAR, FAR),
+            service("several", SEVERAL, NEAR, FAR, port_name="tls", port=443, target=8443),
+            service("several", SEVERAL, NEAR, FAR, port_name="udp", port=53, target=5300, protocol="UDP"),
+            service("several", SEVERAL, NEAR, FAR, port_name="tcp", port=53, target=5353),
+        ),
     ),
     (
         Flow("from a pod", POD, ONE, 80, at(8080, NEAR)),
@@ -79,7 +81,7 @@ CLUSTER_IP = Table(
         Flow("several endpoints", POD, SEVERAL, 80, at(8080, NEAR, FAR)),
         Flow("another port to another port", POD, SEVERAL, 443, at(8443, NEAR, FAR)),
         Flow("UDP on a port that is TCP's too", POD, SEVERAL, 53, at(5300, NEAR, FAR), protocol="udp"),
-        Flow("TCP on a port that is UDP's too", POD, SEVERAL, 53, at(5353, FAR)),
+        Flow("TCP on a port that is UDP's too", POD, SEVERAL, 53, at(5353, NEAR, FAR)),
         Flow("a port that is nobody's", POD, ONE, 81, "", nftables="REJECT"),
         Flow("a protocol that is nobody's", POD, ONE, 80, "", protocol="udp", nftables="REJECT"),
         Flow("an address that is nobody's", POD, "10.96.0.49", 80, "", nftables="DROP"),

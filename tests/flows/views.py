@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import msgspec
+
 from nsk8s.api.topology import ClientTopology, KubeProxy, NodeTopology, Topology
 from nsk8s.api.types import (
     Container,
@@ -100,6 +102,15 @@ def service(
     meta = ObjectMeta(name=name, namespace="default")
     ports = (EndpointPort(name=port_name, port=target, protocol=protocol),)
     return Service(metadata=meta, spec=spec, status=status), slice_of(name, endpoints, ports)
+
+
+def joined(*each: Backed) -> Backed:
+    """One service with the ports of several that have the same endpoints."""
+    (first, piece), *_ = each
+    ports = tuple(port for one, _ in each for port in one.spec.ports)
+    targets = tuple(port for _, one in each for port in one.ports or ())
+    spec = msgspec.structs.replace(first.spec, ports=ports)
+    return msgspec.structs.replace(first, spec=spec), msgspec.structs.replace(piece, ports=targets)
 
 
 def pod(name: str, ip: str, *ports: ContainerPort, uid: str = "", host_network: bool = False) -> Pod:
