@@ -15,8 +15,10 @@ from typing import Any
 
 import yaml
 
+from nsk8s.client import Client
 from nsk8s.kernel import namespaces
 from nsk8s.observe.packets import Frame, Witness
+from nsk8s.paths import ClusterPaths
 from tests.lab import Lab
 
 Obj = dict[str, Any]
@@ -176,6 +178,16 @@ class Scenario:
     def apply(self, *objects: Obj) -> None:
         """``nsk8s apply``."""
         self.lab.nsk8s("apply", "-f", "-", stdin=yaml.safe_dump_all(objects))
+
+    def balance(self, service: str, *ingress: Obj) -> None:
+        """What a cloud's controller does: write a load balancer's addresses into the service's status."""
+        path = f"/api/v1/namespaces/default/services/{service}/status"
+        body = {"status": {"loadBalancer": {"ingress": ingress}}}
+        client = Client(ClusterPaths(self.lab.name))
+        try:
+            client.request("PATCH", path, body, content_type="application/merge-patch+json")
+        finally:
+            client.close()
 
     def delete(self, kind: str, name: str, *words: str) -> None:
         """``nsk8s delete``, and wait until it is gone."""

@@ -67,18 +67,11 @@ def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         lab = Scenario(make(yaml.safe_dump_all([cluster, *OBJECTS])))
         ranges = [f"{lab.node_ip(name)}/32" for name in ("external", "w1")]
         lab.apply(balanced("lb-for-some", loadBalancerSourceRanges=ranges))
-        give(lab, "lb", {"ip": LB})
-        give(lab, "lb-local", {"ip": LB_LOCAL, "ipMode": "VIP"})
-        give(lab, "lb-for-some", {"ip": LB_FOR_SOME})
-        give(lab, "lb-proxy", {"ip": LB_PROXY, "ipMode": "Proxy"}, {"hostname": "lb.example.com"})
+        lab.balance("lb", {"ip": LB})
+        lab.balance("lb-local", {"ip": LB_LOCAL, "ipMode": "VIP"})
+        lab.balance("lb-for-some", {"ip": LB_FOR_SOME})
+        lab.balance("lb-proxy", {"ip": LB_PROXY, "ipMode": "Proxy"}, {"hostname": "lb.example.com"})
         yield lab
-
-
-def give(lab: Scenario, name: str, *ingress: dict[str, str]) -> None:
-    """What a cloud's controller does: write the load balancer's addresses into the status."""
-    patch = json.dumps({"status": {"loadBalancer": {"ingress": ingress}}})
-    words = ("kubectl", "patch", "service", name, "--subresource=status", "--type=merge", "-p", patch)
-    lab.lab.nsk8s(*words)
 
 
 @contextmanager
