@@ -210,7 +210,7 @@ KUBE_PROXY: Schema = _section(
         "type": "array",
         "items": {"type": "string", "minLength": 1},
         "description": "Networks whose addresses, as far as a node has them, take nodePorts; or primary, for "
-        "the node's InternalIP. All of a node's addresses if left out.",
+        "the node's InternalIP. Left out: all of a node's addresses, or in proxyMode nftables primary.",
     },
     conntrack=_section(
         "Connection tracking.",
@@ -263,10 +263,11 @@ CLUSTER: Schema = {
                     "vxlan backend does.",
                 },
                 "proxyMode": {
-                    "enum": ["iptables"],
+                    "enum": ["iptables", "nftables", "none"],
                     "default": "iptables",
                     "x-later": True,
-                    "description": "How services work. iptables: the rules of kube-proxy's iptables mode.",
+                    "description": "How services work. iptables, nftables: the rules of kube-proxy's mode of "
+                    "that name. none: not at all, for a kube-proxy that you run yourself.",
                 },
                 "kubeProxy": {**KUBE_PROXY, "default": {}},
                 "nodes": {

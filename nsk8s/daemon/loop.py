@@ -17,7 +17,7 @@ from nsk8s.cluster.kubelet import Kubelet
 from nsk8s.cluster.lifecycle import Command, Event
 from nsk8s.cluster.registry import Registry
 from nsk8s.cluster.store import Change, Store
-from nsk8s.dataplane.compiler import ClusterView, Compiler
+from nsk8s.dataplane.compiler import ClusterView, Compiler, Own
 from nsk8s.dataplane.proxyports import Listener
 from nsk8s.linux.values import NamespaceState
 
@@ -33,6 +33,7 @@ class Loop:
         self.registry = Registry(store, topology)
         self.control = Control(store, self.registry, topology, system)
         self.kubelet = Kubelet(store, topology, Ipam(topology, self.pods()))
+        self.own = Own.of(topology)
         self._compiler = Compiler(topology)
 
     def pods(self) -> list[Pod]:

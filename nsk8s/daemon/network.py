@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
-from nsk8s.dataplane.compiler import OWN_CHAINS, OWN_TABLES
+from nsk8s.dataplane.compiler import EVERYTHING, Own
 from nsk8s.dataplane.fabric import HOST
 from nsk8s.errors import KernelError
 from nsk8s.kernel.conntrack import Frontends
@@ -37,12 +37,13 @@ class Share(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All that should exist: states by namespace, the pods' UIDs by namespace (`tags`), and the sandboxes
-    that share a node's network."""
+    """All that should exist: states by namespace, the pods' UIDs by namespace (`tags`), the sandboxes that
+    share a node's network, and which rules are the cluster's `own`."""
 
     states: States
     tags: Mapping[str, str]
     shares: Mapping[str, Share]
+    own: Own = EVERYTHING
 
 
 class Network:
@@ -184,9 +185,9 @@ class Network:
         keys = {n: [sysctl.key for sysctl in plan.states[n].sysctls] for n in names}
         last = {n: self._applied.get(n, plan.states[n]) for n in names}
         rules6 = {n for n in names if plan.states[n].rules6.tables or last[n].rules6.tables}
-        tables = {n: OWN_TABLES for n in names if n != HOST}
+        tables = {n: plan.own.tables for n in names if n != HOST}
         seen = self.machine.observe(
-            names, OWN_CHAINS, without_rules=kept, with_rules6=rules6, sysctls=keys, tables=tables
+            names, plan.own.chains, without_rules=kept, with_rules6=rules6, sysctls=keys, tables=tables
         )
         for name, state in seen.items():
             if name in kept:

@@ -225,7 +225,7 @@ class Daemon:
                 shares[name] = Share(pod.spec.nodeName, pod.metadata.uid)
             else:
                 tags[name] = pod.metadata.uid
-        return Plan(self.loop.desired(), tags, shares)
+        return Plan(self.loop.desired(), tags, shares, self.loop.own)
 
     async def follow(self) -> None:
         """Keep the kernel at the plan, for ever."""

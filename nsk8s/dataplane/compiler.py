@@ -10,27 +10,48 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from nsk8s.api.topology import NodeTopology, Topology
 from nsk8s.api.types import EndpointSlice, Pod, Service
-from nsk8s.dataplane import fabric, flannel, node
+from nsk8s.dataplane import fabric, flannel, kubelet, node
 from nsk8s.dataplane.fabric import FABRIC, Underlay
-from nsk8s.dataplane.kubeproxy import Tables
+from nsk8s.dataplane.nftproxy import TABLES
 from nsk8s.dataplane.pod import Shape, Subnet, Wiring, pod_namespace, shape, wire
 from nsk8s.dataplane.proxyoptions import node_proxy
 from nsk8s.dataplane.proxyports import Listener, listeners
-from nsk8s.dataplane.services import ServiceRules
+from nsk8s.dataplane.services import ProxyRules, service_rules
 from nsk8s.linux.nftables import Key
 from nsk8s.linux.values import NamespaceState, Ruleset
 
-__all__ = ["FABRIC", "OWN_CHAINS", "OWN_TABLES", "ClusterView", "Compiler", "pod_namespace"]
+__all__ = ["FABRIC", "OWN_CHAINS", "OWN_TABLES", "ClusterView", "Compiler", "Own", "pod_namespace"]
 
 OWN_CHAINS = ("KUBE-", "FLANNEL-", "CNI-")
 """Prefixes of the iptables chains that belong to the cluster; all others are somebody else's."""
 
-OWN_TABLES: Collection[Key] = frozenset({("ip", "kube-proxy"), ("ip6", "kube-proxy")})
+OWN_TABLES: Collection[Key] = TABLES
 """The tables of nft(8) that belong to the cluster in its namespaces, whether it wants them or not; all others
 are somebody else's."""
+
+
+class Own(NamedTuple):
+    """The rules that belong to the cluster, whether it wants them or not: prefixes of iptables chains, and
+    tables of nft(8). All others are somebody else's."""
+
+    chains: tuple[str, ...] = OWN_CHAINS
+    tables: Collection[Key] = OWN_TABLES
+
+    @staticmethod
+    def of(topology: Topology) -> Own:
+        """What is the cluster's own; nothing that kube-proxy writes if the user brings his own."""
+        if topology.proxy_mode != "none":
+            return EVERYTHING
+        chains = tuple(prefix for prefix in OWN_CHAINS if prefix != "KUBE-")
+        return Own((*chains, *kubelet.NAMES), frozenset(OWN_TABLES) - frozenset(TABLES))
+
+
+EVERYTHING = Own()
+"""All that a cluster ever writes."""
 
 CROWD = 256
 """With more talking pairs of neighbours than this, neighbour entries are permanent: the kernel has one
@@ -60,7 +81,7 @@ class Compiler:
         self._clients = [fabric.client(each, underlay) for each in topology.clients]
         self._host = [fabric.host(topology)] if topology.host_access else []
         self._nodes = {each.name: _Node(each, topology, remotes, underlay) for each in topology.nodes}
-        self._services = ServiceRules([each.proxy for each in self._nodes.values()])
+        self._services = service_rules(topology, [each.proxy for each in self._nodes.values()])
         self._pods: dict[str, tuple[Pod, Shape, Wiring]] = {}
 
     def compile(self, view: ClusterView) -> dict[str, NamespaceState]:
@@ -76,10 +97,10 @@ class Compiler:
         placed: dict[str, list[Wiring]] = {name: [] for name in self._nodes}
         for pod, _, wiring in self._pods.values():
             placed[pod.spec.nodeName].append(wiring)
-        tables = self._services.tables(view.services, view.slices, view.zones)
+        rules = self._services.rules(view.services, view.slices, view.zones)
         states = {FABRIC: self._fabric}
         for name, each in self._nodes.items():
-            states[name] = each.state(tuple(placed[name]), tables[name], crowded=crowded)
+            states[name] = each.state(tuple(placed[name]), rules[name], crowded=crowded)
         for outside in self._clients:
             states[outside.name] = outside
         for name, (_, _, wiring) in self._pods.items():
@@ -128,17 +149,19 @@ class _Node:
         self._empty = node.base(topology, remotes, underlay, self.proxy)
         self._rules = node.NodeRules(topology, cluster.pod_cidr)
         self._others = [other for other in cluster.nodes if other.name != topology.name]
-        self._last: tuple[tuple[Wiring, ...], Tables, bool] | None = None
+        self._last: tuple[tuple[Wiring, ...], ProxyRules, bool] | None = None
         self._state = self._empty
         self._ruleset: tuple[tuple[object, ...], Ruleset] | None = None
 
-    def state(self, pods: tuple[Wiring, ...], tables: Tables, *, crowded: bool) -> NamespaceState:
-        """The node's state with these pods (in any fixed order) and service tables."""
-        if self._last != (pods, tables, crowded):
+    def state(self, pods: tuple[Wiring, ...], rules: ProxyRules, *, crowded: bool) -> NamespaceState:
+        """The node's state with these pods (in any fixed order) and kube-proxy's rules."""
+        last = self._last
+        if last is None or last[1] is not rules or (last[0], last[2]) != (pods, crowded):
             ports = tuple(wired.ports for wired in pods if wired.ports is not None)
-            if self._ruleset is None or self._ruleset[0] != (tables, ports):
-                self._ruleset = (tables, ports), self._rules.with_services(tables, ports)
+            if self._ruleset is None or self._ruleset[0] != (rules.iptables, ports):
+                made = self._rules.with_services(rules.iptables, ports)
+                self._ruleset = (rules.iptables, ports), made
             neighbours = node.underlay_neighbours(self._others) if crowded else frozenset()
-            self._state = node.populated(self._empty, pods, neighbours, self._ruleset[1])
-            self._last = (pods, tables, crowded)
+            self._state = node.populated(self._empty, pods, neighbours, self._ruleset[1], rules.nft)
+            self._last = (pods, rules, crowded)
         return self._state

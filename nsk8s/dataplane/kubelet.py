@@ -19,6 +19,9 @@ FIREWALL = Chain(
 CANARY = Chain("KUBE-KUBELET-CANARY")
 HINT = Chain("KUBE-IPTABLES-HINT")
 
+NAMES = (FIREWALL.name, CANARY.name, HINT.name)
+"""All chains that a kubelet leaves."""
+
 JUMP = "-j KUBE-FIREWALL"
 """In filter INPUT and OUTPUT; kubelet comes first on a node, so everybody else's prepended jumps stand
 above it."""

@@ -19,10 +19,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from ipaddress import IPv4Network
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from nsk8s.api.types import Service, ServicePort
 from nsk8s.dataplane.endpoints import PROXY_NAME_LABEL, Choice, ProxyEndpoint
@@ -82,8 +82,6 @@ _FORWARD = (
     '-m comment --comment "kubernetes forwarding conntrack rule" '
     "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
 )
-MANGLE = (_CANARY,)
-"""All that kube-proxy has in the mangle table."""
 
 
 class Frontend(NamedTuple):
@@ -136,6 +134,10 @@ class PortRules:
     health: tuple[str, ...] = ()
     chains: tuple[Chain, ...] = ()
 
+    def keeping(self, known: Mapping[Chain, Chain]) -> Self:
+        """The same with those of the `known` chains that are equal to its own."""
+        return replace(self, chains=tuple(known.get(chain, chain) for chain in self.chains))
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Tables:
@@ -143,6 +145,7 @@ class Tables:
 
     nat: Mapping[str, Chain]
     filter: Mapping[str, Chain]
+    mangle: Mapping[str, Chain] = field(default_factory=lambda: {_CANARY.name: _CANARY})
 
 
 def proxied(service: Service) -> bool:
@@ -187,7 +190,7 @@ def _range(cidr: str) -> IPv4Network | None:
     return None if ":" in cidr else IPv4Network(cidr.strip(), strict=False)
 
 
-def port_rules(front: Frontend, choice: Choice, node: NodeProxy, *, comments: bool = True) -> PortRules:
+def port_rules(front: Frontend, choice: Choice, node: NodeProxy, comments: bool = True) -> PortRules:
     """The rules for `front` on a node that may use `choice`; `comments` is off in large clusters."""
     name, protocol = front.name, front.protocol
     end = chain_hash(name, protocol)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import cache
 
 from nsk8s.api.topology import NodeTopology
 from nsk8s.dataplane import fabric, flannel, kubelet, kubeproxy, pod, portmap
@@ -13,6 +14,7 @@ from nsk8s.dataplane.fabric import Underlay
 from nsk8s.dataplane.names import UNDERLAY_MAC, mac
 from nsk8s.dataplane.pod import Subnet, Wiring
 from nsk8s.dataplane.proxyoptions import NodeProxy
+from nsk8s.linux import nftables
 from nsk8s.linux.values import Address, Chain, Link, NamespaceState, Neighbour, Ruleset, Sysctl
 
 _UPLINK_INDEX, _BRIDGE_INDEX, _TUNNEL_INDEX = 2, 3, 4
@@ -90,7 +92,11 @@ def underlay_neighbours(nodes: Iterable[NodeTopology]) -> frozenset[Neighbour]:
 
 
 def populated(
-    empty: NamespaceState, pods: Sequence[Wiring], neighbours: frozenset[Neighbour], rules: Ruleset
+    empty: NamespaceState,
+    pods: Sequence[Wiring],
+    neighbours: frozenset[Neighbour],
+    rules: Ruleset,
+    nft: nftables.Tables,
 ) -> NamespaceState:
     """The node `empty` with its pods' ports, more permanent `neighbours`, and its rules."""
     return replace(
@@ -100,6 +106,7 @@ def populated(
             neighbours, (wired.neighbour for wired in pods if wired.neighbour is not None)
         ),
         rules=rules,
+        nft=nft,
     )
 
 
@@ -110,15 +117,16 @@ class NodeRules:
         self._nat = _by_name(*kubelet.CHAINS["nat"], flannel.masquerade_chain(pod_cidr, node.pod_cidr))
         self._filter = _by_name(*kubelet.CHAINS["filter"], flannel.forward_chain(pod_cidr))
 
-    def with_services(self, proxy: kubeproxy.Tables, ports: Sequence[portmap.PodPorts]) -> Ruleset:
-        """The whole rule set."""
+    def with_services(self, proxy: kubeproxy.Tables | None, ports: Sequence[portmap.PodPorts]) -> Ruleset:
+        """The whole rule set; without anything of kube-proxy's if it writes no chains."""
         hostports = {chain.name: chain for chain in portmap.chains(ports)}
-        builtin = _NAT_WITH_HOSTPORTS if hostports else _NAT_BUILTIN
+        builtin = _builtins(proxied=proxy is not None, forwarding=bool(hostports))
+        mangle, nat, filters = (proxy.mangle, proxy.nat, proxy.filter) if proxy else ({}, {}, {})
         return Ruleset(
             {
-                "mangle": _MANGLE,
-                "nat": {**builtin, **hostports, **self._nat, **proxy.nat},
-                "filter": {**_FILTER_BUILTIN, **self._filter, **proxy.filter},
+                "mangle": {**_MANGLE, **mangle},
+                "nat": {**builtin["nat"], **hostports, **self._nat, **nat},
+                "filter": {**builtin["filter"], **self._filter, **filters},
             }
         )
 
@@ -131,20 +139,27 @@ def _by_name(*chains: Chain) -> dict[str, Chain]:
     return {chain.name: chain for chain in chains}
 
 
-def _nat(prepended: tuple[str, ...], appended: tuple[str, ...]) -> dict[str, Chain]:
-    jumps = kubeproxy.JUMPS
-    return _by_name(
-        _builtin("PREROUTING", jumps["nat", "PREROUTING"], appended),
-        _builtin("OUTPUT", jumps["nat", "OUTPUT"], appended),
-        _builtin("POSTROUTING", prepended + jumps["nat", "POSTROUTING"], (flannel.POSTROUTING_JUMP,)),
+@cache
+def _builtins(*, proxied: bool, forwarding: bool) -> dict[str, dict[str, Chain]]:
+    """The rules in built-in chains: everybody's jumps to his own, kube-proxy's if it writes chains, the
+    portmap plugin's if it forwards ports."""
+    jumps = kubeproxy.JUMPS if proxied else dict.fromkeys(kubeproxy.JUMPS, ())
+    masquerade = (portmap.MASQ_JUMP,) if forwarding else ()
+    forward = (portmap.DNAT_JUMP,) if forwarding else ()
+    nat = (
+        _builtin("PREROUTING", jumps["nat", "PREROUTING"], forward),
+        _builtin("OUTPUT", jumps["nat", "OUTPUT"], forward),
+        _builtin("POSTROUTING", masquerade + jumps["nat", "POSTROUTING"], (flannel.POSTROUTING_JUMP,)),
     )
+    filters = (
+        _builtin("INPUT", (*jumps["filter", "INPUT"], kubelet.JUMP)),
+        _builtin("FORWARD", jumps["filter", "FORWARD"], (flannel.FORWARD_JUMP,)),
+        _builtin("OUTPUT", (*jumps["filter", "OUTPUT"], kubelet.JUMP)),
+    )
+    return {
+        table: _by_name(*(c for c in chains if c.rules))
+        for table, chains in (("nat", nat), ("filter", filters))
+    }
 
 
-_MANGLE = _by_name(*kubelet.CHAINS["mangle"], *kubeproxy.MANGLE)
-_NAT_BUILTIN = _nat((), ())
-_NAT_WITH_HOSTPORTS = _nat((portmap.MASQ_JUMP,), (portmap.DNAT_JUMP,))
-_FILTER_BUILTIN = _by_name(
-    _builtin("INPUT", (*kubeproxy.JUMPS["filter", "INPUT"], kubelet.JUMP)),
-    _builtin("FORWARD", kubeproxy.JUMPS["filter", "FORWARD"], (flannel.FORWARD_JUMP,)),
-    _builtin("OUTPUT", (*kubeproxy.JUMPS["filter", "OUTPUT"], kubelet.JUMP)),
-)
+_MANGLE = _by_name(*kubelet.CHAINS["mangle"])

@@ -49,10 +49,14 @@ class NodeProxy(NamedTuple):
 
 def node_proxy(cluster: Topology, node: NodeTopology, addresses: Sequence[str]) -> NodeProxy:
     """kube-proxy on `node`, whose `addresses` these are besides loopback's."""
-    options = cluster.kube_proxy
-    wanted = _networks(options, node)
+    options, nft = cluster.kube_proxy, cluster.proxy_mode == "nftables"
+    wanted = _networks(options.node_port_addresses or (("primary",) if nft else ()), node)
     everywhere = any(network.prefixlen == 0 for network in wanted) or not wanted
-    localhost = options.localhost_node_ports and (everywhere or any(n.overlaps(LOOPBACK) for n in wanted))
+    localhost = (
+        cluster.proxy_mode == "iptables"
+        and options.localhost_node_ports
+        and (everywhere or any(n.overlaps(LOOPBACK) for n in wanted))
+    )
     own = [*(["127.0.0.1"] if localhost else []), *addresses]
     chosen = tuple(ip for network in wanted for ip in own if ip_address(ip) in network)
     return NodeProxy(
@@ -66,10 +70,9 @@ def node_proxy(cluster: Topology, node: NodeTopology, addresses: Sequence[str]) 
     )
 
 
-def _networks(options: KubeProxy, node: NodeTopology) -> list[IPv4Network]:
+def _networks(words: Sequence[str], node: NodeTopology) -> list[IPv4Network]:
     """nodePortAddresses of the family, with ``primary`` for the node's own InternalIP."""
-    words = (node.address if word == "primary" else word for word in options.node_port_addresses)
-    found = (ip_network(word) for word in words)
+    found = (ip_network(node.address if word == "primary" else word) for word in words)
     return [network for network in found if isinstance(network, IPv4Network)]
 
 

@@ -85,6 +85,12 @@ CLUSTER: Obj = {
     },
 }
 
+
+def cluster_in(mode: str) -> Obj:
+    """The same cluster in a proxy mode."""
+    return {**CLUSTER, "spec": {**CLUSTER["spec"], "proxyMode": mode}}
+
+
 WEB, B1 = {"group": "web"}, {"app": "b1"}
 OBJECTS: list[Obj] = [
     pod("a1", "w1", labels={"app": "a1", **WEB}, ports=(("http", 8080), ("admin", 8081))),
@@ -128,8 +134,9 @@ for _ in range(count):
 class Scenario:
     """The cluster under test. Namespaces are named as on the wire: ``w1``, ``default.a1``, ``external``."""
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: Lab, mode: str = "iptables") -> None:
         self.lab = lab
+        self.mode = mode
 
     # --- asking -------------------------------------------------------------------------------------
 

@@ -19,6 +19,14 @@ from tests.netns.scenario import Scenario, seen
 pytestmark = pytest.mark.netns
 
 
+@pytest.fixture(params=["iptables", "nftables"])
+def lab(request: pytest.FixtureRequest, lab: Scenario) -> Scenario:
+    """The scenario in either proxy mode."""
+    found = lab if request.param == "iptables" else request.getfixturevalue("nftables_lab")
+    assert isinstance(found, Scenario)
+    return found
+
+
 def client_seen(lab: Scenario, source: str, ip: str, port: int) -> dict[str, str]:
     """What the server answers to a GET from `source`: pod, client, ..."""
     answer: dict[str, str] = json.loads(lab.http(source, ip, port))
@@ -100,8 +108,9 @@ def test_row_21_a_service_without_endpoints_refuses_at_once(lab: Scenario) -> No
         packets.wait_for(lambda p: "dest-unreach port-unreachable" in p.summary)
 
 
-def test_row_22_a_port_that_the_service_does_not_have_times_out(lab: Scenario) -> None:
-    assert lab.http_fails("default.client", lab.cluster_ip("web"), 81) == "timeout"
+def test_row_22_a_port_that_the_service_does_not_have_times_out_or_is_refused_by_nft(lab: Scenario) -> None:
+    fails = {"iptables": "timeout", "nftables": "refused"}[lab.mode]
+    assert lab.http_fails("default.client", lab.cluster_ip("web"), 81) == fails
 
 
 def test_row_23_target_ports_by_name_differ_from_pod_to_pod(lab: Scenario) -> None:
@@ -125,21 +134,28 @@ def test_row_25_several_ports_have_chains_of_their_own(lab: Scenario) -> None:
     ip = lab.cluster_ip("multi")
     assert int(client_seen(lab, "default.client", ip, 80)["port"]) == 8080
     assert int(client_seen(lab, "default.client", ip, 8443)["port"]) == 8081
-    saved = lab.out("w1", "iptables-save", "-t", "nat")
-    chains = {
-        re.search(rf'"default/multi:{name} cluster IP".* -j (KUBE-SVC-\w{{16}})', saved).group(1)  # type: ignore[union-attr]  # no match fails the test
-        for name in ("http", "admin")
-    }
+    if lab.mode == "iptables":
+        saved = lab.out("w1", "iptables-save", "-t", "nat")
+        leads = r'"default/multi:{} cluster IP".* -j (KUBE-SVC-\w{{16}})'
+    else:
+        saved = lab.out("w1", "nft", "list", "map", "ip", "kube-proxy", "service-ips")
+        leads = r" : goto (service-\w{{8}}-default/multi/tcp/{})\b"
+    chains = {found[1] for name in ("http", "admin") if (found := re.search(leads.format(name), saved))}
     assert len(chains) == 2
 
 
-def test_row_26_a_nodeport_answers_on_every_node_and_every_local_address(lab: Scenario) -> None:
+def test_row_26_a_nodeport_answers_on_every_node_and_every_local_address_but_of_nft_the_primary_one(
+    lab: Scenario,
+) -> None:
     port = lab.node_port("web-np")
     for node in ("master", "w1", "w2"):
         assert client_seen(lab, "external", lab.node_ip(node), port)["pod"] in {"a1", "a2", "b1"}
     lab.run("w1", "ip", "address", "add", "172.18.0.200/24", "dev", "eth0")
     try:
-        assert client_seen(lab, "external", "172.18.0.200", port)["pod"] in {"a1", "a2", "b1"}
+        if lab.mode == "iptables":
+            assert client_seen(lab, "external", "172.18.0.200", port)["pod"] in {"a1", "a2", "b1"}
+        else:
+            assert lab.http_fails("external", "172.18.0.200", port) == "refused"
     finally:
         lab.run("w1", "ip", "address", "del", "172.18.0.200/24", "dev", "eth0")
 
@@ -176,8 +192,11 @@ def test_nodeport_with_policy_local_from_inside_goes_to_all_endpoints(lab: Scena
     assert answer == answer | {"pod": "b1", "client": lab.ip("client")}  # short-circuited, not masqueraded
     answer = client_seen(lab, "w1", lab.node_ip("w1"), port)
     assert answer == answer | {"pod": "b1", "client": vtep(lab, "w1")}
-    answer = client_seen(lab, "w1", "127.0.0.1", port)
-    assert answer == answer | {"pod": "b1", "client": vtep(lab, "w1")}
+    if lab.mode == "iptables":
+        answer = client_seen(lab, "w1", "127.0.0.1", port)
+        assert answer == answer | {"pod": "b1", "client": vtep(lab, "w1")}
+    else:
+        assert lab.http_fails("w1", "127.0.0.1", port) == "refused"
 
 
 def test_row_35_external_ips(lab: Scenario) -> None:
@@ -204,8 +223,13 @@ def test_row_37_affinity_keeps_a_client_on_one_endpoint_until_it_times_out(lab: 
     ip = lab.cluster_ip("sticky")
     first = lab.many_http("default.client", ip, 80, 50, field="pod")
     assert len(set(first)) == 1
-    recent = lab.out("w1", "sh", "-c", "grep -l . /proc/net/xt_recent/KUBE-SEP-*").split()
-    assert any(lab.ip("client") in lab.out("w1", "cat", name) for name in recent)
+    if lab.mode == "iptables":
+        recent = lab.out("w1", "sh", "-c", "grep -l . /proc/net/xt_recent/KUBE-SEP-*").split()
+        assert any(lab.ip("client") in lab.out("w1", "cat", name) for name in recent)
+    else:
+        ends = f"__{lab.ip(first[0])}/8080"
+        held = lab.out("w1", "nft", "list", "sets", "ip").split("\n\tset ")
+        assert any(f"{lab.ip('client')} expires" in one for one in held if ends in one.partition(" {")[0])
     others = {lab.many_http(f"default.{pod}", ip, 80, 3, field="pod")[0] for pod in ("a1", "a2", "n1", "n2")}
     assert others  # each client has a place of its own; the next test sees it change
     seen_pods: set[str] = set()

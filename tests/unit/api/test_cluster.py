@@ -128,7 +128,11 @@ def nodes(*given: dict[str, Any]) -> list[dict[str, Any]]:
         ({"nodes": nodes({"role": "worker"})}, "spec.nodes", "no node is the control plane"),
         ({"nodes": nodes({"role": "master"})}, "spec.nodes[0].role", "control-plane, worker"),
         ({"network": "calico"}, "spec.network", "what there is: vxlan; others come later"),
-        ({"proxyMode": "ipvs"}, "spec.proxyMode", "what there is: iptables; others come later"),
+        (
+            {"proxyMode": "ipvs"},
+            "spec.proxyMode",
+            "what there is: iptables, nftables, none; others come later",
+        ),
         ({"hostAccess": "yes"}, "spec.hostAccess", "must be true or false"),
         ({"kubeProxy": {"masqueradeAll": True}}, "spec.kubeProxy.masqueradeAll", "unknown field"),
         (
