@@ -61,6 +61,7 @@ class ModelMachine:
         own_chains: tuple[str, ...],
         *,
         without_rules: Collection[str] = (),
+        with_rules6: Collection[str] = (),
         sysctls: Mapping[str, Iterable[str]],
         tables: Mapping[str, Collection[Key]],
     ) -> dict[str, NamespaceState]:
