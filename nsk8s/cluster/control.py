@@ -16,6 +16,7 @@ from typing import Protocol
 from nsk8s.api.topology import Topology
 from nsk8s.cluster import rbac_defaults
 from nsk8s.cluster.aggregation import Aggregation
+from nsk8s.cluster.cronjobs import CronJobs
 from nsk8s.cluster.daemonsets import DaemonSets
 from nsk8s.cluster.definitions import DefinitionsController
 from nsk8s.cluster.deployments import Deployments
@@ -23,6 +24,7 @@ from nsk8s.cluster.disruption import Disruption
 from nsk8s.cluster.endpoints import EndpointsController
 from nsk8s.cluster.events import Expiry
 from nsk8s.cluster.garbage import Garbage
+from nsk8s.cluster.jobs import Jobs
 from nsk8s.cluster.namespaces import Namespaces
 from nsk8s.cluster.nodes import Nodes
 from nsk8s.cluster.registry import Registry
@@ -162,6 +164,8 @@ class Control:
             Deployments(store, registry),
             DaemonSets(store, registry),
             StatefulSets(store, registry),
+            CronJobs(store, registry),
+            Jobs(store, registry),
             Scheduler(store, self._topology),
             endpoints,
             Disruption(store),

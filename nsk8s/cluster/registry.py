@@ -118,7 +118,7 @@ class Registry:
                 obj["status"] = {"loadBalancer": {}}
             case definitions.CRDS:
                 obj = definitions.completed(obj)
-        obj = strategies.begun(resource.name, obj)
+        obj = strategies.begun(resource.name, obj, self.store.uid)
         there = self.store.get(resource.name, meta.get("namespace", ""), meta.get("name", ""))
         if there is not None and there["metadata"].get("deletionTimestamp"):
             raise ApiError(

@@ -178,8 +178,8 @@ class Store:
     # --- writing ------------------------------------------------------------------------------------
 
     def create(self, resource: str, obj: Obj) -> Obj:
-        """Store a new object; fills metadata.uid, resourceVersion, creationTimestamp, generation and a
-        generated name. Raises `ApiError` 409 AlreadyExists."""
+        """Store a new object; fills metadata.uid (unless it is known), resourceVersion, creationTimestamp,
+        generation and a generated name. Raises `ApiError` 409 AlreadyExists."""
         meta = dict(obj.get("metadata") or {})
         spaces = self._objects.get(resource, {})
         namespace = meta.get("namespace", "")
@@ -197,7 +197,7 @@ class Store:
                 kind=resource,
                 name=meta["name"],
             )
-        meta["uid"] = self.uid()
+        meta["uid"] = meta.get("uid") or self.uid()
         meta["creationTimestamp"] = self.now()
         meta["generation"] = 1
         return self._record("ADDED", resource, None, {**obj, "metadata": meta})

@@ -3,16 +3,25 @@ and PrepareForUpdate)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from nsk8s.api.selectors import matches
 from nsk8s.api.types import Obj
+from nsk8s.cluster.jobpods import CONTROLLER_UID, identity
+from nsk8s.cluster.ownership import selector_of
+from nsk8s.errors import ApiError, Problem
 
 TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
 """Annotation of a DaemonSet: how often its template has changed (spec.templateGeneration of old)."""
 
 
-def begun(resource: str, obj: Obj) -> Obj:
-    """A new object, as it is to be stored."""
+def begun(resource: str, obj: Obj, uid: Callable[[], str]) -> Obj:
+    """A new object, as it is to be stored; `uid` gives new ones. Raises `ApiError` 422 for a Job that selects
+    pods by itself without saying so."""
     if resource == "daemonsets.apps":
         return _annotated(obj, "1")
+    if resource == "jobs.batch" and not obj["spec"].get("manualSelector"):
+        return _selecting(obj, uid())
     return obj
 
 
@@ -23,6 +32,34 @@ def revised(resource: str, old: Obj, new: Obj) -> Obj:
         if old["spec"].get("template") != new["spec"].get("template") and generation.isdecimal():
             generation = str(int(generation) + 1)
         return _annotated(new, generation)
+    return new
+
+
+def _selecting(job: Obj, uid: str) -> Obj:
+    """A Job that knows its pods by its own uid (generateSelector)."""
+    meta, spec = job["metadata"], job["spec"]
+    labels = identity(meta.get("name", ""), uid)
+    template = spec["template"]
+    inner = template.get("metadata") or {}
+    template = {**template, "metadata": {**inner, "labels": {**(inner.get("labels") or {}), **labels}}}
+    selector = spec.get("selector") or {}
+    chosen = {CONTROLLER_UID: uid, **(selector.get("matchLabels") or {})}
+    new = {
+        **job,
+        "metadata": {**meta, "uid": uid},
+        "spec": {**spec, "selector": {**selector, "matchLabels": chosen}, "template": template},
+    }
+    if not matches(selector_of(new), labels):
+        what = "Invalid value: `selector` not auto-generated"
+        problem = Problem("spec.selector", what, "leave it out, or set spec.manualSelector: true")
+        raise ApiError(
+            422,
+            "Invalid",
+            f'Job.batch "{meta.get("name", "")}" is invalid: spec.selector: {what}',
+            kind="Job",
+            name=meta.get("name", ""),
+            causes=[problem],
+        )
     return new
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from nsk8s.api.kinds import Resource
 from nsk8s.api.types import Obj, Pod
+from nsk8s.cluster import jobs
 from nsk8s.cluster.ownership import controller_of
 from nsk8s.cluster.registry import Registry
 from nsk8s.cluster.store import Key, Store, key_of
@@ -89,8 +90,11 @@ def readiness(store: Store) -> Readiness:
         assert isinstance(pod, Pod)
         if pod.metadata.deletionTimestamp:
             continue
+        owner = next((o.kind for o in pod.metadata.ownerReferences if o.controller), "")
+        if owner == "Job" and pod.status.phase == "Failed":
+            continue  # what this means is the Job's to say
         good = pod.ready or pod.status.phase == "Succeeded"
-        failed += pod.status.phase == "Failed" and not any(o.controller for o in pod.metadata.ownerReferences)
+        failed += pod.status.phase == "Failed" and not owner
         total += 1
         ready += good
         if not good:
@@ -105,6 +109,12 @@ def readiness(store: Store) -> Readiness:
                 total += missing
                 kind = obj["kind"].lower()
                 waiting.append(f"{kind} {meta['namespace']}/{meta['name']}: {missing} pods to come")
+    for job in store.list(jobs.RESOURCE):
+        end = jobs.condition(job.get("status") or {}, "Failed")
+        if end is not None:
+            total, failed = total + 1, failed + 1
+            name = f"{job['metadata']['namespace']}/{job['metadata']['name']}"
+            waiting.append(f"job {name}: {end['reason']}: {end['message']}")
     return Readiness(ready, total, tuple(waiting), failed == len(waiting))
 
 

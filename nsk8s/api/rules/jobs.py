@@ -1,11 +1,10 @@
-"""Jobs and CronJobs (`pkg/apis/batch/validation`), and the schedules of crontab(5) (robfig/cron)."""
+"""Jobs and CronJobs (`pkg/apis/batch/validation`)."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from zoneinfo import ZoneInfo
 
-from nsk8s.api import names
+from nsk8s.api import names, schedules
 from nsk8s.api.findings import Findings
 from nsk8s.api.rules.pods import pod_spec
 from nsk8s.api.rules.rule import AnyObject, Rule, frozen
@@ -27,6 +26,8 @@ class JobSpec(Struct, frozen=True):
     ttlSecondsAfterFinished: int | None = None
     completionMode: str = "NonIndexed"
     manualSelector: bool = False
+    suspend: bool = False
+    managedBy: str | None = None
     selector: LabelSelector | None = None
     template: PodTemplate = PodTemplate()
 
@@ -50,6 +51,7 @@ class CronJobSpec(Struct, frozen=True):
     timeZone: str | None = None
     startingDeadlineSeconds: int | None = None
     concurrencyPolicy: str = "Allow"
+    suspend: bool = False
     successfulJobsHistoryLimit: int | None = None
     failedJobsHistoryLimit: int | None = None
     jobTemplate: JobTemplate = JobTemplate()
@@ -68,7 +70,8 @@ def _job(view: Job, findings: Findings) -> None:
         return
     before = len(findings.problems)
     label_selector(selector, "spec.selector", findings)
-    if len(findings.problems) == before and not matches(selector, labels):
+    manual = view.spec.manualSelector  # else it is made, and checked, when the object is stored
+    if manual and len(findings.problems) == before and not matches(selector, labels):
         why = "`selector` does not match template `labels`"
         findings.invalid("spec.template.metadata.labels", labels, why)
 
@@ -104,7 +107,7 @@ def _cron_job(view: CronJob, findings: Findings) -> None:
     if not spec.schedule:
         findings.required("spec.schedule")
     else:
-        if wrong := schedule(spec.schedule):
+        if wrong := _wrong_schedule(spec.schedule):
             findings.invalid("spec.schedule", spec.schedule, wrong)
         if "TZ" in spec.schedule:
             why = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead"
@@ -114,6 +117,8 @@ def _cron_job(view: CronJob, findings: Findings) -> None:
     elif spec.timeZone is not None and spec.timeZone.casefold() == "local":
         why = "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones"
         findings.invalid("spec.timeZone", spec.timeZone, why)
+    elif spec.timeZone is not None and not _known(spec.timeZone):
+        findings.invalid("spec.timeZone", spec.timeZone, f"unknown time zone {spec.timeZone}")
     for field in ("startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit"):
         findings.at_least(f"spec.{field}", getattr(spec, field), 0)
     findings.one_of("spec.concurrencyPolicy", spec.concurrencyPolicy, ("Allow", "Forbid", "Replace"))
@@ -131,66 +136,20 @@ def _cron_job_name(name: str) -> str:
     return names.subdomain(name)
 
 
-# --- schedules --------------------------------------------------------------------------------------
-
-_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
-_DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
-_FIELDS: tuple[tuple[int, int, Mapping[str, int]], ...] = (
-    (0, 59, {}),
-    (0, 23, {}),
-    (1, 31, {}),
-    (1, 12, {name: i + 1 for i, name in enumerate(_MONTHS)}),
-    (0, 6, {name: i for i, name in enumerate(_DAYS)}),
-)
-"""Minute, hour, day of the month, month, day of the week: least, most, names."""
-_DESCRIPTORS = ("@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly")
-_is_duration = re.compile(r"([0-9]+(\.[0-9]*)?(ns|us|µs|ms|s|m|h))+").fullmatch
-
-
-def schedule(text: str) -> str:
-    """What is wrong with a schedule, in the words of robfig/cron's ParseStandard; "" if nothing is."""
-    if text.startswith("@"):
-        if text in _DESCRIPTORS:
-            return ""
-        if text.startswith("@every "):
-            every = _is_duration(text.removeprefix("@every "))
-            return "" if every else f"failed to parse duration {text}"
-        return f"unrecognized descriptor: {text}"
-    fields = text.split()
-    if fields and fields[0].startswith(("TZ=", "CRON_TZ=")):
-        fields = fields[1:]
-    if len(fields) != 5:
-        return f"expected exactly 5 fields, found {len(fields)}: [{' '.join(fields)}]"
-    for field, (least, most, words) in zip(fields, _FIELDS, strict=True):
-        for part in field.split(","):
-            if wrong := _range(part, least, most, words):
-                return wrong
+def _wrong_schedule(text: str) -> str:
+    try:
+        schedules.parse(text)
+    except ValueError as error:
+        return str(error)
     return ""
 
 
-def _range(text: str, least: int, most: int, words: Mapping[str, int]) -> str:
-    bounds, *steps = text.split("/")
-    ends = bounds.split("-")
-    if len(steps) > 1:
-        return f"too many slashes: {text}"
-    if len(ends) > 2:
-        return f"too many hyphens: {text}"
-    numbers = []
-    for end in [] if ends[0] in ("*", "?") else ends:
-        number = words.get(end.lower(), -1) if not end.isdecimal() else int(end)
-        if number < 0:
-            return f'failed to parse int from {end}: strconv.Atoi: parsing "{end}": invalid syntax'
-        numbers.append(number)
-    if steps and not steps[0].isdecimal():
-        return f'failed to parse int from {steps[0]}: strconv.Atoi: parsing "{steps[0]}": invalid syntax'
-    first, last = (numbers[0], numbers[-1]) if numbers else (least, most)
-    if first < least:
-        return f"beginning of range ({first}) below minimum ({least}): {text}"
-    if last > most:
-        return f"end of range ({last}) above maximum ({most}): {text}"
-    if first > last:
-        return f"beginning of range ({first}) beyond end of range ({last}): {text}"
-    return f"step of range should be a positive number: {text}" if steps and int(steps[0]) == 0 else ""
+def _known(zone: str) -> bool:
+    try:
+        ZoneInfo(zone)
+    except (LookupError, ValueError, OSError):
+        return False
+    return True
 
 
 RULES: dict[str, Rule] = {

@@ -11,7 +11,6 @@ from nsk8s.api import fieldpath
 from nsk8s.api.defaults import default
 from nsk8s.api.kinds import RESOURCES
 from nsk8s.api.quantities import quantity
-from nsk8s.api.rules.jobs import schedule
 from nsk8s.api.types import Obj
 from nsk8s.api.validation import validate, validate_update
 
@@ -243,6 +242,7 @@ PATH = "spec.rules[0].http.paths[0]"
             "spec.backoffLimit: Invalid value: -1: must be greater than or equal to 0",
         ),
         ("CronJob", "spec.schedule", "", "spec.schedule: Required value"),
+        ("CronJob", "spec.timeZone", "Mars/Base", 'Invalid value: "Mars/Base": unknown time zone Mars/Base'),
         (
             "CronJob",
             "spec.schedule",
@@ -384,27 +384,6 @@ def test_a_suspended_job_can_be_changed() -> None:
     new = copy.deepcopy(old)
     new["spec"]["template"]["spec"]["nodeSelector"] = {"a": "b"}
     assert validate_update(old, new) == []
-
-
-@pytest.mark.parametrize(
-    ("text", "wrong"),
-    [
-        ("@daily", ""),
-        ("@every 1h30m", ""),
-        ("@every x", "failed to parse duration @every x"),
-        ("@sometimes", "unrecognized descriptor: @sometimes"),
-        ("CRON_TZ=UTC * * * * *", ""),
-        ("60 * * * *", "end of range (60) above maximum (59): 60"),
-        ("* * 0 * *", "beginning of range (0) below minimum (1): 0"),
-        ("5-3 * * * *", "beginning of range (5) beyond end of range (3): 5-3"),
-        ("*/0 * * * *", "step of range should be a positive number: */0"),
-        ("1-2-3 * * * *", "too many hyphens: 1-2-3"),
-        ("*/2/3 * * * *", "too many slashes: */2/3"),
-        ("x * * * *", 'failed to parse int from x: strconv.Atoi: parsing "x": invalid syntax'),
-    ],
-)
-def test_schedules(text: str, wrong: str) -> None:
-    assert schedule(text) == wrong
 
 
 @pytest.mark.parametrize(

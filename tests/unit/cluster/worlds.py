@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from datetime import datetime, timedelta
 from typing import Any
 
 from nsk8s.api.topology import NodeTopology, Topology
@@ -66,6 +67,16 @@ class World:
     def settle(self, seconds: float = 0.0) -> None:
         self.now += seconds
         self.control.settle(self.now)
+
+    def tick(self) -> None:
+        """From now on the store's clock moves with `now`."""
+        start = self.now
+
+        def moved() -> str:
+            at = datetime.fromisoformat(NOW) + timedelta(seconds=int(self.now - start))
+            return at.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+        self.store.now = moved
 
     def create(self, obj: Obj) -> Obj:
         made = self.registry.create(obj)
