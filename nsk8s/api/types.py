@@ -158,6 +158,7 @@ class Probe(Struct, frozen=True):
     exec: ExecAction | None = None
     httpGet: HTTPGetAction | None = None
     tcpSocket: TCPSocketAction | None = None
+    grpc: GRPCAction | None = None
     initialDelaySeconds: int = 0
     periodSeconds: int = 10
     timeoutSeconds: int = 1

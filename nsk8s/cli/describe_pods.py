@@ -148,6 +148,8 @@ def _probe(probe: Obj) -> str:
         what = f"http-get {scheme}://{host}:{action['port']}{'' if path.startswith('/') else '/'}{path}"
     elif action := probe.get("tcpSocket"):
         what = f"tcp-socket {action.get('host', '')}:{action['port']}"
+    elif action := probe.get("grpc"):
+        what = f"grpc <pod>:{action['port']} {action.get('service') or ''}"
     elif action := probe.get("exec"):
         what = f"exec [{' '.join(action.get('command') or ())}]"
     else:

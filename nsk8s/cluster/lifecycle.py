@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from nsk8s.api.types import Container, ExecAction, HTTPGetAction, Pod, TCPSocketAction
+from nsk8s.api.types import Container, ExecAction, GRPCAction, HTTPGetAction, Pod, TCPSocketAction
 
 ProbeKind = Literal["startup", "liveness", "readiness"]
 
@@ -69,7 +69,7 @@ class RunProbe:
     pod: str
     container: str
     kind: ProbeKind
-    action: ExecAction | HTTPGetAction | TCPSocketAction
+    action: ExecAction | HTTPGetAction | TCPSocketAction | GRPCAction
     ip: str
     port: int
     timeout: int

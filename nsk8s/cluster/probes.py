@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nsk8s.api.types import Container, ExecAction, HTTPGetAction, Probe, TCPSocketAction
+from nsk8s.api.types import Container, ExecAction, GRPCAction, HTTPGetAction, Probe, TCPSocketAction
 from nsk8s.cluster.lifecycle import ProbeKind
 
 KINDS: tuple[ProbeKind, ...] = ("startup", "liveness", "readiness")
@@ -22,7 +22,7 @@ class ProbeWorker:
 
     kind: ProbeKind
     probe: Probe
-    action: ExecAction | HTTPGetAction | TCPSocketAction
+    action: ExecAction | HTTPGetAction | TCPSocketAction | GRPCAction
     ip: str
     port: int
     result: bool
@@ -82,7 +82,7 @@ def workers(container: Container, ip: str, before: tuple[ProbeWorker, ...] = ())
         probe = _probe(container, kind)
         if probe is None:
             continue
-        action = probe.exec or probe.httpGet or probe.tcpSocket
+        action = probe.exec or probe.httpGet or probe.tcpSocket or probe.grpc
         if action is None:
             continue
         host, port = ip, 0
@@ -90,7 +90,8 @@ def workers(container: Container, ip: str, before: tuple[ProbeWorker, ...] = ())
             resolved = port_of(container, action.port)
             if resolved is None:
                 continue
-            host, port = action.host or ip, resolved
+            host = ip if isinstance(action, GRPCAction) else action.host or ip
+            port = resolved
         busy = kind in under_way
         found.append(ProbeWorker(kind, probe, action, host, port, kind == "liveness", busy=busy, stale=busy))
     return tuple(found)
@@ -99,7 +100,7 @@ def workers(container: Container, ip: str, before: tuple[ProbeWorker, ...] = ())
 def awaits(container: Container, kind: ProbeKind) -> bool:
     """Whether `container` has a probe of `kind` that nsk8s knows how to run."""
     probe = _probe(container, kind)
-    return probe is not None and bool(probe.exec or probe.httpGet or probe.tcpSocket)
+    return probe is not None and bool(probe.exec or probe.httpGet or probe.tcpSocket or probe.grpc)
 
 
 def _probe(container: Container, kind: ProbeKind) -> Probe | None:

@@ -9,14 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from nsk8s.api.types import Container, LifecycleHandler, Pod
 from nsk8s.cluster.probes import port_of
 from nsk8s.daemon.prober import Unanswered, http_status
 from nsk8s.errors import NsK8sError
-from nsk8s.kernel import processes
-from nsk8s.kernel.processes import Inside
 
 log = logging.getLogger("nsk8s")
 
@@ -29,15 +27,15 @@ async def perform(
     handler: LifecycleHandler,
     pod: Pod,
     container: Container,
-    place: Inside,
+    execute: Callable[[Sequence[str]], Awaitable[tuple[int, bytes]]],
     dial: Callable[[str], Awaitable[socket.socket]],
     within: float | None,
 ) -> bool:
-    """Run a hook of a container; whether it succeeded. `place` is where its commands run, `dial` gives a TCP
+    """Run a hook of a container; whether it succeeded. `execute` runs a command there, `dial` gives a TCP
     socket of a node; after `within` seconds it has failed."""
     try:
         async with asyncio.timeout(within):
-            return await _perform(handler, pod, container, place, dial)
+            return await _perform(handler, pod, container, execute, dial)
     except TimeoutError:
         why = f"not over within {within:.0f} s"
     except (OSError, NsK8sError, Unanswered) as error:
@@ -50,11 +48,11 @@ async def _perform(
     handler: LifecycleHandler,
     pod: Pod,
     container: Container,
-    place: Inside,
+    execute: Callable[[Sequence[str]], Awaitable[tuple[int, bytes]]],
     dial: Callable[[str], Awaitable[socket.socket]],
 ) -> bool:
     if handler.exec is not None:
-        code, output = await processes.execute(place, handler.exec.command, timeout=None)
+        code, output = await execute(handler.exec.command)
         if code:
             raise Unanswered(f"exit code {code}: {output.decode(errors='replace').strip()}")
         return True

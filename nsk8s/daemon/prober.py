@@ -1,8 +1,8 @@
-"""Probes a container from its node, as the kubelet does: httpGet, tcpSocket and exec.
+"""Probes a container from its node, as the kubelet does: httpGet, tcpSocket, grpc and exec.
 
 The socket is opened inside the node's namespace (a socket keeps the namespace it was made in), so the
 packets leave from where a real kubelet's would; redirects are not followed. What counts as success is
-upstream's pkg/probe: HTTP 200 to 399, a TCP connection, exit code 0.
+upstream's pkg/probe: HTTP 200 to 399, a TCP connection, exit code 0, SERVING.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import socket
 
 import h11
 
-from nsk8s.api.types import ExecAction, HTTPGetAction
+from nsk8s.api.types import ExecAction, GRPCAction, HTTPGetAction
 from nsk8s.cluster.lifecycle import ProbeFinished, RunProbe
 
 
@@ -40,7 +40,9 @@ async def _attempt(command: RunProbe, opened: socket.socket) -> tuple[bool, str]
             if 200 <= status < 400:
                 return True, ""
             return False, f"HTTP probe failed with statuscode: {status}"
-        await _connect(opened, command.ip, command.port)
+        await connect(opened, command.ip, command.port)
+        if isinstance(action, GRPCAction):
+            await grpc_health(opened, f"{command.ip}:{command.port}", action.service or "")
     except Unanswered as error:
         return False, str(error)
     return True, ""
@@ -56,7 +58,7 @@ async def http_status(
     """The status that an HTTP server answers, asked through `opened`, a TCP socket. Raises Unanswered."""
     what = _get(action, ip, port)
     try:
-        await _connect(opened, ip, port)
+        await connect(opened, ip, port)
     except Unanswered as error:
         raise Unanswered(f"{what}: {error}") from error
     headers = {"host": f"{action.host or ip}:{port}", "user-agent": user_agent, "accept": "*/*"}
@@ -82,7 +84,21 @@ async def http_status(
             raise Unanswered(f"{what}: EOF")
 
 
-async def _connect(opened: socket.socket, ip: str, port: int) -> None:
+async def grpc_health(opened: socket.socket, host: str, service: str) -> None:
+    """Ask gRPC's health service over a connection. Raises Unanswered."""
+    from nsk8s.workloads import grpc  # few clusters have such probes
+
+    reader, writer = await asyncio.open_connection(sock=opened.dup())
+    try:
+        await grpc.check(reader, writer, host, service)
+    except grpc.Unhealthy as error:
+        raise Unanswered(str(error)) from error
+    finally:
+        writer.close()
+
+
+async def connect(opened: socket.socket, ip: str, port: int) -> None:
+    """Connect. Raises Unanswered."""
     try:
         await asyncio.get_running_loop().sock_connect(opened, (ip, port))
     except OSError as error:

@@ -10,13 +10,14 @@ import asyncio
 import hashlib
 import logging
 import os
+import shutil
 import signal
 import socket
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 from nsk8s.api.expansion import expanded
@@ -35,7 +36,7 @@ from nsk8s.cluster.lifecycle import (
 from nsk8s.cluster.variables import Missing
 from nsk8s.daemon import hooks
 from nsk8s.daemon.network import Network
-from nsk8s.daemon.prober import probe_network
+from nsk8s.daemon.prober import Unanswered, connect, grpc_health, probe_network
 from nsk8s.daemon.surroundings import Surroundings
 from nsk8s.daemon.volumes import Volumes
 from nsk8s.dataplane.compiler import pod_namespace
@@ -46,7 +47,8 @@ from nsk8s.kernel.mountpoints import Mount
 from nsk8s.kernel.processes import CannotRun, Inside
 from nsk8s.kernel.stdio import Input
 from nsk8s.paths import ClusterPaths
-from nsk8s.workloads import images, podfiles
+from nsk8s.workloads import agnhosts, images, podfiles
+from nsk8s.workloads.commands import question
 from nsk8s.workloads.kubeproxy import Place, Tells
 from nsk8s.workloads.standins import StandIn, StandIns
 
@@ -114,7 +116,7 @@ class Runtime:
         for command in commands:
             match command:
                 case StartContainer():
-                    workload = images.resolve(command.container, self.catalogue)
+                    workload = self._workload(command.container)
                     if workload.real:
                         self._spawn(self._start(command, workload))
                     else:
@@ -224,6 +226,8 @@ class Runtime:
         if container is not None:
             env = run.env if run and run.env is not None else self._surroundings.environment(pod, container)
             mounts = self._volumes.mounts(pod, container, env)
+            if agnhosts.is_agnhost(container):
+                mounts += (Mount(agnhosts.PATH, agnhosts.program()),)
         return Inside(
             pid=self._network.machine.pid(pod_namespace(pod.metadata.namespace, pod.metadata.name)),
             container=run.process.program_pid if run and run.process else 0,
@@ -285,6 +289,7 @@ class Runtime:
                     ip=pod.status.podIP,
                     log=os.fspath(self._paths.log(command.pod, command.container.name, command.attempt)),
                     image=command.container.image,
+                    options=workload.options,
                 )
             )
         try:
@@ -455,8 +460,36 @@ class Runtime:
     async def _hook(
         self, handler: LifecycleHandler, pod: Pod, container: Container, within: float | None
     ) -> bool:
-        place = self.place(pod, container)
-        return await hooks.perform(handler, pod, container, place, self._dial, within)
+        execute = partial(self._execute, pod, container)
+        return await hooks.perform(handler, pod, container, execute, self._dial, within)
+
+    def _workload(self, container: Container) -> images.Workload:
+        """What a container runs; programs in its volumes count as being there."""
+        mounted = tuple(f"{mount.mountPath.rstrip('/')}/" for mount in container.volumeMounts)
+        return images.resolve(container, self.catalogue, lambda p: p.startswith(mounted) or _installed(p))
+
+    async def _execute(
+        self, pod: Pod, container: Container, command: Sequence[str], limit: float | None = None
+    ) -> tuple[int, bytes]:
+        """Run a command beside a container; exit code and output. One that asks an application which is a
+        stand-in is answered by asking that, if there is no such program. Raises TimeoutError after `limit`
+        seconds."""
+        run = self._runs.get((pod.metadata.uid, container.name))
+        asked = question(command) if run is not None and run.process is None else None
+        if asked is None or _installed(asked.program):
+            return await processes.execute(self.place(pod, container), command, timeout=limit)
+        ports = [port for kind, port in self._workload(container).ports if kind == "TCP"]
+        port = asked.port or next(iter(ports), 0)
+        async with asyncio.timeout(limit):
+            with await self._dial(pod.spec.nodeName) as opened:
+                opened.setblocking(False)
+                try:
+                    await connect(opened, pod.status.podIP, port)
+                    if asked.grpc:
+                        await grpc_health(opened, f"{pod.status.podIP}:{port}", "")
+                except Unanswered as error:
+                    return 1, f"{asked.program}, asked of the stand-in: {error}".encode()
+        return 0, f"{asked.program}, asked of the stand-in: port {port} answers".encode()
 
     async def _dial(self, node: str) -> socket.socket:
         return await self._network.in_kernel(partial(self._socket, node))
@@ -472,8 +505,9 @@ class Runtime:
                     for c in (*command.view.spec.containers, *command.view.spec.initContainers)
                     if c.name == command.container
                 )
-                place = self.place(command.view, container)
-                code, output = await processes.execute(place, command.action.command, timeout=command.timeout)
+                code, output = await self._execute(
+                    command.view, container, command.action.command, command.timeout
+                )
                 result = finished(code == 0, output.decode(errors="replace"))
             else:
                 opened = await self._dial(command.view.spec.nodeName)
@@ -498,6 +532,12 @@ class Runtime:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
             log.error("a container could not be handled", exc_info=error)
+
+
+@lru_cache(maxsize=1024)
+def _installed(program: str) -> bool:
+    """Whether there is such a program on this machine."""
+    return shutil.which(program, path=processes.PATH) is not None
 
 
 def _input(container: Container) -> Input:

@@ -9,14 +9,15 @@ small only if it is small to begin with.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from html import escape
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Who answers. `hostname` is the pod's host name, `ip` the pod's address."""
+    """Who answers. `hostname` is the pod's host name, `ip` the pod's address; `options` are what the
+    container was told (see `images`)."""
 
     pod: str
     namespace: str
@@ -25,6 +26,7 @@ class Site:
     ip: str
     container: str
     image: str
+    options: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,8 @@ def greeting(behaviour: str, ports: list[tuple[str, int]]) -> str:
             return f"Listening on :{numbers[0]}\n"
         case "traefik-whoami":
             return f"Starting up on port {numbers[0]}\n"
+        case "hostname" | "hostname-raw":
+            return f"Serving on port {numbers[0]}.\n"
         case "echo":
             return "".join(f"stand-in: listening on {port}/{kind}\n" for kind, port in ports)
         case _:
@@ -227,6 +231,20 @@ def _echo(site: Site, request: Request) -> Response:
     return Response(200, (("Content-Type", "application/json"),), body.encode())
 
 
+def _text(text: str) -> Response:
+    return Response(200, (("Content-Type", "text/plain; charset=utf-8"),), text.encode())
+
+
+def _hostname(site: Site, request: Request) -> Response:
+    """agnhost serve-hostname."""
+    return _text(site.hostname)
+
+
+def _porter(site: Site, request: Request) -> Response:
+    """agnhost porter."""
+    return _text(site.options.get(f"TCP/{request.port}", ""))
+
+
 BEHAVIOURS: dict[str, Callable[[Site, Request], Response]] = {
     "nginx": _nginx,
     "httpd": _httpd,
@@ -234,5 +252,7 @@ BEHAVIOURS: dict[str, Callable[[Site, Request], Response]] = {
     "jwilder-whoami": _jwilder,
     "traefik-whoami": _traefik,
     "echo": _echo,
+    "hostname": _hostname,
+    "porter": _porter,
 }
 """By name, as the catalogue of images refers to them (`pause` serves nothing)."""

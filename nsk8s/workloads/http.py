@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from email.utils import formatdate
+from typing import Any
 
 import h11
 
@@ -16,6 +17,10 @@ MAX_HEAD = 32 * 1024
 MAX_BODY = 1024 * 1024
 """Bytes of a request's body (nginx: client_max_body_size)."""
 
+HTTP2 = b"PRI * HTTP/2.0\r\n"
+"""How a client begins that speaks HTTP/2 (RFC 9113, 3.4)."""
+GENERIC = ("echo",)
+"""Behaviours that stand for servers of which nobody knows what they speak."""
 LINGER = 5.0
 """Seconds to listen on after a refusal (nginx: lingering_timeout)."""
 
@@ -31,7 +36,7 @@ class Connection(asyncio.Protocol):
         behaviour: str,
         site: Site,
         log: Callable[[str], None],
-        members: set[Connection],
+        members: set[Any],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._behaviour = behaviour
@@ -88,10 +93,25 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Feed h11."""
         self.last = self._loop.time()
+        if data.startswith(HTTP2) and self._request is None and self._behaviour in GENERIC:
+            self._become_grpc(data)
+            return
         if self._lingering or self._http.our_state in (h11.MUST_CLOSE, h11.CLOSED, h11.ERROR):
             return
         self._http.receive_data(data)
         self._advance()
+
+    def _become_grpc(self, data: bytes) -> None:
+        """It is HTTP/2, by prior knowledge: leave it to who speaks that."""
+        from nsk8s.workloads.grpc import Server
+
+        transport, self._transport = self._transport, None
+        self._members.discard(self)
+        if transport is not None:
+            peer = Server(self._site, self._log, self._members, self._loop)
+            transport.set_protocol(peer)
+            peer.connection_made(transport)
+            peer.data_received(data)
 
     def eof_received(self) -> bool:
         """The client has said all, and all of it is answered: close when that is sent."""

@@ -40,6 +40,8 @@ from nsk8s.kernel.namespaces import CLONE_NEWNET, setns
 from nsk8s.workloads.behaviours import Site, greeting, taken
 from nsk8s.workloads.http import Connection
 from nsk8s.workloads.kubeproxy import Ports
+from nsk8s.workloads.protocols import SPEECHES, datagram
+from nsk8s.workloads.streams import Peer, Stream
 
 BACKLOG = 511
 """nginx's; the kernel caps it at net.core.somaxconn."""
@@ -65,7 +67,7 @@ class StandIn:
     site: Site
     sockets: list[tuple[str, int, socket.socket]]
     pause: int = -1
-    connections: set[Connection] = field(default_factory=set)
+    connections: set[Connection | Peer] = field(default_factory=set)
 
     @property
     def key(self) -> Key:
@@ -200,12 +202,21 @@ class Server:
                 continue
             accepted.setblocking(False)
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection = Connection(one.behaviour, one.site, one.log, one.connections, self._loop)
+            connection = self._connection(one, listener)
             task = self._loop.create_task(self._serve_connection(connection, accepted))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _serve_connection(self, connection: Connection, accepted: socket.socket) -> None:
+    def _connection(self, one: StandIn, listener: socket.socket) -> Connection | Stream:
+        behaviour = one.behaviour
+        if one.site.options:
+            behaviour = one.site.options.get(f"behaviour/{listener.getsockname()[1]}", behaviour)
+        speech = SPEECHES.get(behaviour)
+        if speech is None:
+            return Connection(behaviour, one.site, one.log, one.connections, self._loop)
+        return Stream(speech, one.site, one.log, one.connections, self._loop)
+
+    async def _serve_connection(self, connection: Connection | Stream, accepted: socket.socket) -> None:
         try:
             await self._loop.connect_accepted_socket(lambda: connection, accepted)
         except OSError:
@@ -246,9 +257,10 @@ class Server:
                     local = struct.unpack("=I4s4s", value[:12])[1]
                     info = struct.pack("=I4s4s", 0, local, bytes(4))
                     answer.append((socket.IPPROTO_IP, IP_PKTINFO, info))
-            with suppress(OSError):
-                opened.sendmsg([data], answer, 0, sender)
             port = opened.getsockname()[1]
+            reply = datagram(one.behaviour, one.site, data, port)
+            with suppress(OSError):
+                opened.sendmsg([reply], answer, 0, sender)
             one.log(f"{sender[0]}:{sender[1]} - - [{timestamp()}] {len(data)} bytes on {port}/UDP\n")
 
 
@@ -274,6 +286,7 @@ def _open(request: dict[str, Any]) -> StandIn | str:
         ip=request["ip"],
         container=request["container"],
         image=request["image"],
+        options=request.get("options") or {},
     )
     one = StandIn(request, site, [])
     pid = int(request["pid"])

@@ -14,7 +14,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from nsk8s.errors import HostError, Timeout
@@ -54,6 +54,7 @@ class StandIn:
     ip: str
     log: str
     image: str = ""
+    options: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def key(self) -> Key:

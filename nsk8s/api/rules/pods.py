@@ -302,12 +302,14 @@ def _resources(container: Container, path: str, findings: Findings) -> None:
 
 
 def _probe(probe: Probe, path: str, field: str, findings: Findings) -> None:
-    handlers = [h for h in (probe.exec, probe.httpGet, probe.tcpSocket) if h is not None]
+    handlers = [h for h in (probe.exec, probe.httpGet, probe.tcpSocket, probe.grpc) if h is not None]
     if not handlers:
-        findings.required(path, "must specify a handler type", "one of exec, httpGet, tcpSocket")
+        findings.required(path, "must specify a handler type", "one of exec, httpGet, tcpSocket, grpc")
     elif len(handlers) > 1:
         findings.forbidden(path, "may not specify more than 1 handler type")
     _actions(probe, path, findings)
+    if probe.grpc is not None:
+        findings.port(f"{path}.grpc.port", probe.grpc.port)
     findings.at_least(f"{path}.initialDelaySeconds", probe.initialDelaySeconds, 0)
     for name in ("timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"):
         findings.at_least(f"{path}.{name}", getattr(probe, name), 0)

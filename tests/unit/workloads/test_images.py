@@ -8,7 +8,9 @@ import pytest
 from nsk8s.api.expansion import expanded
 from nsk8s.api.types import Container
 from nsk8s.workloads.behaviours import BEHAVIOURS
+from nsk8s.workloads.commands import question
 from nsk8s.workloads.images import CATALOGUE, Workload, normalise, resolve
+from nsk8s.workloads.protocols import SPEECHES
 
 
 def run(overrides: dict[str, dict[str, Any]] | None = None, **fields: object) -> Workload:
@@ -104,7 +106,8 @@ def test_an_unknown_image_answers_on_its_ports_and_where_it_is_probed() -> None:
     )
     assert found.ports == (("TCP", 8080), ("UDP", 53), ("TCP", 10254))
     assert found.says == (
-        "stand-in for the unknown image example/thing: HTTP on 8080, UDP echo on 53, HTTP on 10254"
+        "stand-in for the unknown image example/thing: "
+        "HTTP and gRPC health on 8080, UDP echo on 53, HTTP and gRPC health on 10254"
     )
 
 
@@ -115,7 +118,88 @@ def test_pause_serves_nothing_and_stays(image: str) -> None:
 
 def test_every_behaviour_of_the_catalogue_exists() -> None:
     named = {image.behaviour for image in CATALOGUE.values()} - {"", "pause"}
-    assert named <= set(BEHAVIOURS)
+    assert named <= {*BEHAVIOURS, *SPEECHES}
+
+
+AGNHOST = "registry.k8s.io/e2e-test-images/agnhost:2.53"
+
+
+@pytest.mark.parametrize(
+    ("fields", "behaviour", "ports"),
+    [
+        ({}, "pause", ()),
+        ({"args": ["serve-hostname"]}, "hostname", (("TCP", 9376),)),
+        ({"command": ["/agnhost"], "args": ["serve-hostname", "--port", "80"]}, "hostname", (("TCP", 80),)),
+        (
+            {"command": ["/agnhost", "serve-hostname", "--tcp", "--udp", "--http=false", "--port=81"]},
+            "hostname-raw",
+            (("TCP", 81), ("UDP", 81)),
+        ),
+        (
+            {"args": ["porter"], "env": [{"name": "SERVE_PORT_80", "value": "x"}]},
+            "porter",
+            (("TCP", 80),),
+        ),
+    ],
+)
+def test_simple_verbs_of_agnhost_are_stand_ins(fields: dict[str, Any], behaviour: str, ports: object) -> None:
+    found = run(image=AGNHOST, **fields)
+    assert (found.behaviour, found.ports, found.real) == (behaviour, ports, False)
+
+
+@pytest.mark.parametrize(
+    ("fields", "command"),
+    [
+        ({"args": ["netexec", "--http-port=1"]}, ("/agnhost", "netexec", "--http-port=1")),
+        ({"args": ["serve-hostname", "--tcp"]}, ("/agnhost", "serve-hostname", "--tcp")),
+        ({"args": ["serve-hostname", "--port=$(PORT)"]}, ("/agnhost", "serve-hostname", "--port=$(PORT)")),
+        ({"command": ["sh", "-c", "/agnhost pause"]}, ("sh", "-c", "/agnhost pause")),
+    ],
+)
+def test_other_verbs_of_agnhost_are_processes(fields: dict[str, Any], command: tuple[str, ...]) -> None:
+    assert run(image=AGNHOST, **fields).command == command
+
+
+def test_an_application_listens_where_it_is_declared_and_probed() -> None:
+    ports = [{"containerPort": 5672}, {"containerPort": 15672}]
+    found = run(image="rabbitmq:3-management", ports=ports)
+    assert (found.behaviour, found.ports) == ("amqp", (("TCP", 5672), ("TCP", 15672)))
+    assert found.options == {"behaviour/15672": "echo"}
+    assert run(image="bitnami/redis", ports=[{"containerPort": 7000}]).ports == (("TCP", 7000),)
+    assert run(image="redis", args=["--appendonly", "yes"]).ports == (("TCP", 6379),)
+
+
+def test_a_program_of_the_images_own_has_a_stand_in_and_one_of_this_machine_runs() -> None:
+    def found(image: str, program: str) -> bool:
+        container = msgspec.convert({"name": "c", "image": image, "command": [program]}, Container)
+        return resolve(container, {}, lambda p: p == "sh").real
+
+    assert found("redis", "sh")
+    assert found("example/shop", "sh")
+    assert not found("redis", "redis-server")
+    assert not found("example/shop", "/server")
+    assert found("busybox", "/server"), "of a shell's image nothing else is known: it fails as it would"
+
+
+@pytest.mark.parametrize(
+    ("command", "program", "port"),
+    [
+        (["redis-cli", "ping"], "redis-cli", 0),
+        (["sh", "-c", 'exec pg_isready -U "postgres" -h 127.0.0.1 -p 5433'], "pg_isready", 5433),
+        (["/bin/grpc_health_probe", "-addr=:8080"], "grpc_health_probe", 8080),
+        (["bash", "-ec", "timeout 5 mongosh --port 27018 --eval 'x'"], "mongosh", 27018),
+        (["/usr/sbin/nginx", "-s", "quit"], "nginx", 0),
+    ],
+)
+def test_commands_that_ask_an_application(command: list[str], program: str, port: int) -> None:
+    asked = question(command)
+    assert asked is not None
+    assert (asked.program, asked.port) == (program, port)
+
+
+def test_other_commands_ask_nobody() -> None:
+    assert question(["cat", "/tmp/redis-client"]) is None
+    assert question(["curl", "http://localhost/nginx.html"]) is None
 
 
 def test_variables_expand_as_the_kubelet_does() -> None:
