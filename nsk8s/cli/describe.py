@@ -11,7 +11,7 @@ import click
 from nsk8s.api.age import age
 from nsk8s.api.kinds import BY_KIND, Resource
 from nsk8s.api.types import Obj
-from nsk8s.cli import completing, describe_pods
+from nsk8s.cli import completing, describe_any, describe_pods
 from nsk8s.cli.failures import Failures
 from nsk8s.cli.layout import (
     aligned,
@@ -25,7 +25,7 @@ from nsk8s.cli.layout import (
     pairs,
     several,
 )
-from nsk8s.cli.names import asking, path, targets
+from nsk8s.cli.names import asking, path, served_kinds, targets
 from nsk8s.cli.options import (
     all_namespaces_option,
     cluster_option,
@@ -33,7 +33,6 @@ from nsk8s.cli.options import (
     namespace_option,
     selector_option,
 )
-from nsk8s.cli.tables import dump
 from nsk8s.client import Client
 from nsk8s.errors import UsageError
 from nsk8s.paths import ClusterPaths
@@ -59,7 +58,7 @@ def describe(
       nsk8s describe svc web
       nsk8s describe pod/nginx-pod
     """
-    wanted = targets(words, only=bool(selector))
+    wanted = targets(words, lambda: served_kinds(connect(cluster)), only=bool(selector))
     if all_namespaces and any(target.names for target in wanted):
         raise UsageError("a resource cannot be retrieved by name across all namespaces")
     where = None if all_namespaces else namespace
@@ -90,16 +89,16 @@ def _found(client: Client, resource: Resource, where: str | None, name: str, sel
 
 def described(client: Client, resource: Resource, obj: Obj) -> list[str]:
     """The lines about one object."""
-    writer = WRITERS.get(resource.kind)
-    if writer is not None:
-        return [*aligned([*writer(client, obj), *_events(client, obj)])]
-    body = {k: v for k, v in obj.items() if k != "metadata"}
-    begin = [
-        *head(obj, namespaced=resource.namespaced),
-        *pairs("Labels", obj["metadata"].get("labels")),
-        *notes(obj["metadata"].get("annotations")),
-    ]
-    return [*aligned([*begin, *several("Object", dump(body, "yaml").splitlines())])]
+    writer = None if resource.custom else WRITERS.get(resource.kind)
+    lines = _anything(obj) if writer is None else writer(client, obj)
+    return [*aligned([*lines, *_events(client, obj)])]
+
+
+def _anything(obj: Obj) -> Iterator[str]:
+    yield from head(obj)
+    yield from pairs("Labels", obj["metadata"].get("labels"))
+    yield from notes(obj["metadata"].get("annotations"))
+    yield from describe_any.fields(obj)
 
 
 def _events(client: Client, obj: Obj) -> Iterator[str]:

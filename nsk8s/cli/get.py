@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import click
 
-from nsk8s.api.kinds import BY_KIND, Resource
+from nsk8s.api.kinds import Resource
 from nsk8s.api.types import Obj
 from nsk8s.cli import completing
 from nsk8s.cli.failures import Failures
-from nsk8s.cli.names import Target, asking, path, shown, targets
+from nsk8s.cli.names import Target, asking, path, served_kinds, shown, targets
 from nsk8s.cli.options import (
     all_namespaces_option,
     cluster_option,
@@ -104,7 +104,7 @@ def get(
       nsk8s get svc/web -o yaml
       nsk8s get pods -w
     """
-    wanted = targets(words, only=bool(selector or field_selector))
+    wanted = targets(words, lambda: served_kinds(connect(cluster)), only=bool(selector or field_selector))
     if all_namespaces and any(target.names for target in wanted):
         raise UsageError("a resource cannot be retrieved by name across all namespaces")
     given = {"labelSelector": selector, "fieldSelector": field_selector}
@@ -150,20 +150,25 @@ def _table(client: Client, target: Target, look: Look, failures: Failures) -> Ob
 
 
 def _objects(client: Client, wanted: list[Target], look: Look, failures: Failures) -> None:
-    found: list[Obj] = []
+    found: list[tuple[Resource, Obj]] = []
     for target in wanted:
         for name in target.names or ("",):
             with failures.each():
-                found += _found(client, target.resource, name, look)
+                found += ((target.resource, obj) for obj in _found(client, target.resource, name, look))
     if look.output == "name":
-        for obj in found:
-            click.echo(shown(BY_KIND[(obj["apiVersion"], obj["kind"])], obj["metadata"]["name"]))
+        for resource, obj in found:
+            click.echo(shown(resource, obj["metadata"]["name"]))
         return
     if len(wanted) == 1 and len(wanted[0].names) == 1:
         if found:
-            click.echo(dump(found[0], str(look.output)), nl=False)
+            click.echo(dump(found[0][1], str(look.output)), nl=False)
         return
-    everything = {"apiVersion": "v1", "kind": "List", "items": found, "metadata": {"resourceVersion": ""}}
+    everything = {
+        "apiVersion": "v1",
+        "kind": "List",
+        "items": [obj for _, obj in found],
+        "metadata": {"resourceVersion": ""},
+    }
     click.echo(dump(everything, str(look.output)), nl=False)
 
 

@@ -4,17 +4,20 @@ the paths under which the API serves them."""
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from nsk8s.api.customresources import resources_of
-from nsk8s.api.kinds import RESOURCES, Kinds, Resource, kinds_of, resource_of
+from nsk8s.api.kinds import BUILTIN, RESOURCES, Kinds, Resource, kinds_of
 from nsk8s.errors import UsageError
 
 if TYPE_CHECKING:
     from nsk8s.client import Client
+
+Served = Callable[[], Kinds]
+"""The kinds of a cluster, for whoever needs them: to ask for them takes two requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +28,15 @@ class Target:
     names: tuple[str, ...] = ()
 
 
-def resource_named(word: str) -> Resource:
-    """The resource a person means (``deploy``, ``deployments.apps``, ``deployments.v1.apps``). Raises
-    `UsageError` with the near miss, in kubectl's words."""
-    found = resource_of(word) or _versioned(word)
+def builtin() -> Kinds:
+    """The kinds that every cluster has."""
+    return BUILTIN
+
+
+def resource_named(word: str, served: Served = builtin) -> Resource:
+    """The resource a person means (``deploy``, ``deployments.apps``, ``deployments.v1.apps``); `served` is
+    asked only for what not every cluster has. Raises `UsageError` with the near miss, in kubectl's words."""
+    found = _found(word, BUILTIN) or _found(word, served())
     if found is None:
         words = [w for r in RESOURCES for w in (r.plural, r.singular, *r.short)]
         near = difflib.get_close_matches(word.lower(), words, 1)
@@ -39,30 +47,34 @@ def resource_named(word: str) -> Resource:
     return found
 
 
-def _versioned(word: str) -> Resource | None:
-    """``deployments.v1.apps``."""
-    plural, _, rest = word.partition(".")
+def _found(word: str, kinds: Kinds) -> Resource | None:
+    """By any of its names, or as ``deployments.v1.apps``."""
+    plural, _, rest = word.lower().partition(".")
     version, _, group = rest.partition(".")
-    found = resource_of(plural)
-    return found if found is not None and (found.version, found.group) == (version, group) else None
+    found = kinds.resource_of(word)
+    if found is None and (plain := kinds.resource_of(plural)) is not None:
+        found = kinds.by_path.get((group, version, plain.plural))
+    return found
 
 
-def targets(words: Sequence[str], *, only: bool = False) -> list[Target]:
-    """What the words of a command line name, each resource once in a row. With `only`, objects are chosen
-    by a selector or all, and names are refused. Raises `UsageError`."""
+def targets(words: Sequence[str], served: Served = builtin, *, only: bool = False) -> list[Target]:
+    """What the words of a command line name, each resource once in a row, where `served` are the kinds of
+    the cluster. With `only`, objects are chosen by a selector or all, and names are refused. Raises
+    `UsageError`."""
     if not words:
         raise UsageError(
             "you must say which resources, such as `pods`, `svc/NAME` or `all`",
             hint="TYPE NAME, TYPE/NAME, or TYPE alone for all",
         )
     if any("/" in word for word in words):
-        found = _by_slash(words)
+        found = _by_slash(words, served)
     else:
         resources: list[Resource] = []
         for kind in words[0].split(","):
-            named = (
-                [r for r in RESOURCES if "all" in r.categories] if kind == "all" else [resource_named(kind)]
-            )
+            if kind == "all":
+                named = [r for r in served().stored() if "all" in r.categories]
+            else:
+                named = [resource_named(kind, served)]
             resources += [r for r in named if r not in resources]
         found = [Target(resource, tuple(dict.fromkeys(words[1:]))) for resource in resources]
         if words[0] == "all" and len(words) > 1:
@@ -74,7 +86,7 @@ def targets(words: Sequence[str], *, only: bool = False) -> list[Target]:
     return found
 
 
-def _by_slash(words: Sequence[str]) -> list[Target]:
+def _by_slash(words: Sequence[str], served: Served) -> list[Target]:
     found: list[Target] = []
     for word in words:
         kind, _, name = word.partition("/")
@@ -84,7 +96,7 @@ def _by_slash(words: Sequence[str]) -> list[Target]:
                 f"in resource/name form ({word!r} is no TYPE/NAME)",
                 hint="TYPE/NAME TYPE/NAME, or TYPE NAME NAME",
             )
-        resource = resource_named(kind)
+        resource = resource_named(kind, served)
         if found and found[-1].resource is resource:
             found[-1] = Target(resource, (*found[-1].names, name))
         else:
@@ -116,7 +128,7 @@ def chosen(
     by_query = bool(selector or everything)
     if everywhere and not by_query:
         raise UsageError("a resource cannot be named across all namespaces", hint="--all or -l SELECTOR")
-    for target in targets(words, only=by_query):
+    for target in targets(words, lambda: served_kinds(client), only=by_query):
         if by_query:
             address = path(target.resource, None if everywhere else namespace)
             query = {"labelSelector": selector} if selector else {}

@@ -24,6 +24,37 @@ SERVER_FIELDS = (
 )
 """Fields that are the server's."""
 
+WITHOUT_GENERATION = frozenset(
+    (
+        "apiservices.apiregistration.k8s.io",
+        "clusterrolebindings.rbac.authorization.k8s.io",
+        "clusterroles.rbac.authorization.k8s.io",
+        "configmaps",
+        "controllerrevisions.apps",
+        "csinodes.storage.k8s.io",
+        "endpoints",
+        "events",
+        "horizontalpodautoscalers.autoscaling",
+        "ipaddresses.networking.k8s.io",
+        "leases.coordination.k8s.io",
+        "limitranges",
+        "namespaces",
+        "nodes",
+        "persistentvolumeclaims",
+        "persistentvolumes",
+        "podtemplates",
+        "priorityclasses.scheduling.k8s.io",
+        "resourcequotas",
+        "rolebindings.rbac.authorization.k8s.io",
+        "roles.rbac.authorization.k8s.io",
+        "secrets",
+        "serviceaccounts",
+        "services",
+        "volumeattachments.storage.k8s.io",
+    )
+)
+"""Kinds whose specs nobody numbers: their strategies (pkg/registry) leave metadata.generation alone."""
+
 Meta = dict[str, Any]
 
 

@@ -21,6 +21,7 @@ from typing import Literal, NamedTuple, Protocol
 import msgspec
 
 from nsk8s.api.types import Obj, View, view
+from nsk8s.cluster.objectmeta import WITHOUT_GENERATION
 from nsk8s.errors import ApiError
 
 LOG_LENGTH = 16384
@@ -178,8 +179,8 @@ class Store:
     # --- writing ------------------------------------------------------------------------------------
 
     def create(self, resource: str, obj: Obj) -> Obj:
-        """Store a new object; fills metadata.uid (unless it is known), resourceVersion, creationTimestamp,
-        generation and a generated name. Raises `ApiError` 409 AlreadyExists."""
+        """Store a new object; fills metadata.uid (unless it is known), resourceVersion, creationTimestamp, a
+        generated name, and the generation where the kind has one. Raises `ApiError` 409 AlreadyExists."""
         meta = dict(obj.get("metadata") or {})
         spaces = self._objects.get(resource, {})
         namespace = meta.get("namespace", "")
@@ -199,7 +200,8 @@ class Store:
             )
         meta["uid"] = meta.get("uid") or self.uid()
         meta["creationTimestamp"] = self.now()
-        meta["generation"] = 1
+        if resource not in WITHOUT_GENERATION:
+            meta["generation"] = 1
         return self._record("ADDED", resource, None, {**obj, "metadata": meta})
 
     def update(self, resource: str, obj: Obj, *, generation: bool = True) -> Obj:
@@ -220,11 +222,14 @@ class Store:
                 name=meta["name"],
             )
         for field in ("uid", "creationTimestamp", "generation", "resourceVersion"):
-            meta[field] = stored[field]
+            if field in stored:
+                meta[field] = stored[field]
+            else:
+                meta.pop(field, None)
         new = {**obj, "metadata": meta}
         if new == old:
             return old
-        if generation and new.get("spec") != old.get("spec"):
+        if generation and "generation" in stored and new.get("spec") != old.get("spec"):
             meta["generation"] = stored["generation"] + 1
         return self._record("MODIFIED", resource, old, new)
 

@@ -84,6 +84,49 @@ OBJECTS: list[Obj] = [
     service("alone", selector=None),
     {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"}, "data": {"a": "yes\nno\n"}},
 ]
+CRON_TABS: Obj = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {"name": "crontabs.stable.example.com"},
+    "spec": {
+        "group": "stable.example.com",
+        "scope": "Namespaced",
+        "names": {
+            "plural": "crontabs",
+            "singular": "crontab",
+            "kind": "CronTab",
+            "shortNames": ["ct"],
+            "categories": ["all"],
+        },
+        "versions": [
+            {
+                "name": "v1",
+                "served": True,
+                "storage": True,
+                "schema": {
+                    "openAPIV3Schema": {
+                        "type": "object",
+                        "properties": {
+                            "spec": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+                        },
+                    }
+                },
+                "additionalPrinterColumns": [
+                    {"name": "Spec", "type": "string", "jsonPath": ".spec.cronSpec"}
+                ],
+            }
+        ],
+    },
+}
+OBJECTS += [
+    CRON_TABS,
+    {
+        "apiVersion": "stable.example.com/v1",
+        "kind": "CronTab",
+        "metadata": {"name": "nightly", "namespace": "default", "labels": {"app": "cron"}},
+        "spec": {"cronSpec": "0 3 * * *"},
+    },
+]
 OBJECTS[9]["metadata"]["annotations"] = {"note": "short", "long": "x" * 200, "lines": "a\nb"}
 OBJECTS[10]["spec"]["template"]["spec"] = {
     "containers": [FULL],

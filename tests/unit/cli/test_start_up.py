@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -23,12 +22,3 @@ def test_help_imports_nothing_heavy(command: str) -> None:
     imported = set(done.stdout.splitlines()[-1].split()[1:])
     assert "Usage: nsk8s" in done.stdout
     assert not imported & ({"pyroute2", "scapy", "aiohttp"} if command else set(HEAVY))
-
-
-def test_help_returns_within_its_budget() -> None:
-    taken = []
-    for _ in range(5):  # the best of five: what it can do, not what else the machine does
-        begun = time.monotonic()
-        subprocess.run([sys.executable, "-m", "nsk8s", "--help"], check=True, stdout=subprocess.DEVNULL)
-        taken.append(time.monotonic() - begun)
-    assert min(taken) < 0.150, f"nsk8s --help took {min(taken) * 1000:.0f} ms"

@@ -61,7 +61,6 @@ def test_what_is_new_gets_its_identity_from_the_server() -> None:
         "namespace": "default",
         "uid": made["metadata"]["uid"],
         "creationTimestamp": NOW,
-        "generation": 1,
         "resourceVersion": made["metadata"]["resourceVersion"],
     }
     assert made["metadata"]["uid"] != "mine"

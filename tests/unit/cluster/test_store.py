@@ -35,7 +35,8 @@ class Memory:
 def test_a_new_object_gets_what_the_server_gives() -> None:
     meta = new_store().create("configmaps", config("a"))["metadata"]
     assert meta["uid"]
-    assert (meta["resourceVersion"], meta["generation"], meta["creationTimestamp"]) == ("1", 1, NOW)
+    assert (meta["resourceVersion"], meta["creationTimestamp"]) == ("1", NOW)
+    assert "generation" not in meta
 
 
 def test_a_generated_name_avoids_those_that_exist() -> None:
@@ -64,10 +65,17 @@ def test_errors_speak_as_the_api_server_does() -> None:
 
 def test_generation_grows_with_spec_only() -> None:
     store = new_store()
-    store.create("configmaps", config("a", spec={"n": 1}))
-    relabelled = store.update("configmaps", config("a", {"x": "y"}, spec={"n": 1}))
-    respecced = store.update("configmaps", config("a", {"x": "y"}, spec={"n": 2}))
-    assert (relabelled["metadata"]["generation"], respecced["metadata"]["generation"]) == (1, 2)
+    made = store.create("deployments.apps", config("a", spec={"n": 1}))
+    relabelled = store.update("deployments.apps", config("a", {"x": "y"}, spec={"n": 1}))
+    respecced = store.update("deployments.apps", config("a", {"x": "y"}, spec={"n": 2}))
+    assert [one["metadata"]["generation"] for one in (made, relabelled, respecced)] == [1, 1, 2]
+
+
+def test_a_kind_whose_specs_nobody_numbers_has_no_generation() -> None:
+    store = new_store()
+    store.create("services", config("a", spec={"n": 1}))
+    changed = store.update("services", config("a", spec={"n": 2}))
+    assert "generation" not in changed["metadata"]
 
 
 def test_an_update_that_changes_nothing_is_none() -> None:
