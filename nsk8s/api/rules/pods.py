@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Address
 
 from nsk8s.api import names
 from nsk8s.api.findings import Findings, shown
 from nsk8s.api.quantities import QUANTITIES, quantity
+from nsk8s.api.rules import contents
 from nsk8s.api.rules.rule import AnyObject, Rule
 from nsk8s.api.types import (
     Container,
-    EnvVar,
     Lifecycle,
     LifecycleHandler,
     Obj,
@@ -31,7 +30,6 @@ DNS_NAMESERVERS = 3
 DNS_SEARCHES = 32
 DNS_SEARCH_CHARACTERS = 2048
 EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
-_is_env_name = re.compile(r"[\x20-\x3c\x3e-\x7e]+").fullmatch
 
 
 def pod(view: Pod, findings: Findings) -> None:
@@ -45,7 +43,7 @@ def pod_spec(spec: PodSpec, path: str, findings: Findings) -> None:
         findings.required(f"{path}.containers", hint="a pod has at least one container: name and image")
     taken: set[str] = set()
     host_ports: set[tuple[str, str, int]] = set()
-    volumes = _volumes(spec, path, findings)
+    volumes = contents.volumes(spec, path, findings)
     for field, containers in (("initContainers", spec.initContainers), ("containers", spec.containers)):
         for i, container in enumerate(containers):
             at = f"{path}.{field}[{i}]"
@@ -54,7 +52,7 @@ def pod_spec(spec: PodSpec, path: str, findings: Findings) -> None:
                 findings.duplicate(f"{at}.name", container.name, "container names are unique in a pod")
             taken.add(container.name)
             _ports(container, at, spec.hostNetwork, host_ports, findings)
-            _mounts(container, at, volumes, findings)
+            contents.mounts(container, at, volumes, findings)
             if field == "containers" or container.restartPolicy == "Always":
                 _lifecycle(container, spec.terminationGracePeriodSeconds, at, findings)
             elif container.lifecycle != Lifecycle():
@@ -111,20 +109,6 @@ def _dns_config(spec: PodSpec, path: str, findings: Findings) -> None:
             findings.required(f"{path}.options[{i}]", "must not be empty")
 
 
-def _volumes(spec: PodSpec, path: str, findings: Findings) -> set[str]:
-    names_taken: set[str] = set()
-    for i, volume in enumerate(spec.volumes):
-        at = f"{path}.volumes[{i}].name"
-        if not volume.name:
-            findings.required(at)
-            continue
-        findings.name(at, volume.name, names.label(volume.name))
-        if volume.name in names_taken:
-            findings.duplicate(at, volume.name)
-        names_taken.add(volume.name)
-    return names_taken
-
-
 def ip_address(value: str, path: str, findings: Findings) -> bool:
     """Whether `value` is an IPv4 address; a finding if not."""
     try:
@@ -164,8 +148,7 @@ def _container(container: Container, path: str, init: bool, findings: Findings) 
         findings.required(f"{path}.image", hint="name an image, such as nginx")
     elif container.image != container.image.strip():
         findings.invalid(f"{path}.image", container.image, "must not have leading or trailing whitespace")
-    for i, variable in enumerate(container.env):
-        _env(variable, f"{path}.env[{i}]", findings)
+    contents.variables(container, path, findings)
     if container.restartPolicy is not None and (not init or container.restartPolicy != "Always"):
         if init:
             findings.one_of(f"{path}.restartPolicy", container.restartPolicy, ("Always",))
@@ -218,20 +201,6 @@ def _actions(handler: Probe | LifecycleHandler, path: str, findings: Findings) -
         findings.port_or_name(f"{path}.tcpSocket.port", handler.tcpSocket.port)
 
 
-def _env(variable: EnvVar, path: str, findings: Findings) -> None:
-    if not variable.name:
-        findings.required(f"{path}.name")
-    elif not _is_env_name(variable.name):
-        findings.invalid(
-            f"{path}.name",
-            variable.name,
-            "a valid environment variable name must consist only of printable ASCII characters other "
-            "than '='",
-        )
-    if variable.value and variable.valueFrom:
-        findings.invalid(f"{path}.valueFrom", "", "may not be specified when `value` is not empty")
-
-
 def _ports(
     container: Container,
     path: str,
@@ -266,21 +235,6 @@ def _ports(
         if claim in host_ports:
             findings.duplicate(f"{at}.hostPort", f"{port.protocol}/{port.hostIP}/{port.hostPort}")
         host_ports.add(claim)
-
-
-def _mounts(container: Container, path: str, volumes: set[str], findings: Findings) -> None:
-    taken: set[str] = set()
-    for i, mount in enumerate(container.volumeMounts):
-        at = f"{path}.volumeMounts[{i}]"
-        if not mount.name:
-            findings.required(f"{at}.name")
-        elif mount.name not in volumes:
-            findings.add(f"{at}.name", f"Not found: {shown(mount.name)}", "add it to the pod's volumes")
-        if not mount.mountPath:
-            findings.required(f"{at}.mountPath")
-        elif mount.mountPath in taken:
-            findings.invalid(f"{at}.mountPath", mount.mountPath, "must be unique")
-        taken.add(mount.mountPath)
 
 
 def _resources(container: Container, path: str, findings: Findings) -> None:

@@ -106,6 +106,69 @@ def changed(kind: str, path: str, value: object) -> Obj:
     return obj
 
 
+WRONG_VOLUMES: list[tuple[Obj, str]] = [
+    ({"configMap": {}}, "spec.volumes[0].configMap.name: Required value"),
+    ({"secret": {}}, "spec.volumes[0].secret.secretName: Required value"),
+    (
+        {"configMap": {"name": "a"}, "secret": {"secretName": "b"}},
+        "spec.volumes[0].secret: Forbidden: may not specify more than 1 volume type",
+    ),
+    (
+        {"configMap": {"name": "a", "defaultMode": 0o1777}},
+        "defaultMode: Invalid value: 1023: must be a number between 0 and 0777 (octal), both inclusive",
+    ),
+    (
+        {"configMap": {"name": "a", "items": [{"key": "k", "path": "../x"}]}},
+        "items[0].path: Invalid value: \"../x\": must not contain '..'",
+    ),
+    (
+        {"secret": {"secretName": "a", "items": [{"key": "k", "path": "/x"}]}},
+        'items[0].path: Invalid value: "/x": must be a relative path',
+    ),
+    (
+        {"projected": {"sources": [{"secret": {"name": "a", "items": [{"key": "k", "path": "..x"}]}}]}},
+        "sources[0].secret.items[0].path: Invalid value: \"..x\": must not start with '..'",
+    ),
+    ({"downwardAPI": {"items": [{"path": "x"}]}}, "one of fieldRef and resourceFieldRef is required"),
+    (
+        {"downwardAPI": {"items": [{"path": "x", "fieldRef": {"fieldPath": "status.podIP"}}]}},
+        'fieldRef.fieldPath: Unsupported value: "status.podIP"',
+    ),
+    ({"hostPath": {"path": "/a/../b"}}, "hostPath.path: Invalid value: \"/a/../b\": must not contain '..'"),
+    ({"persistentVolumeClaim": {}}, "persistentVolumeClaim.claimName: Required value"),
+]
+WRONG_VARIABLES: list[tuple[Obj, str]] = [
+    ({"value": "x", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}, "`value` is not empty"),
+    ({"valueFrom": {}}, "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`"),
+    (
+        {"valueFrom": {"secretKeyRef": {"name": "a"}}},
+        "env[0].valueFrom.secretKeyRef.key: Required value",
+    ),
+    (
+        {"valueFrom": {"configMapKeyRef": {"name": "a", "key": "b/c"}}},
+        'configMapKeyRef.key: Invalid value: "b/c"',
+    ),
+    (
+        {"valueFrom": {"fieldRef": {"fieldPath": "metadata.labels"}}},
+        'fieldPath: Unsupported value: "metadata.labels": supported values: "metadata.name"',
+    ),
+    (
+        {"valueFrom": {"fieldRef": {"fieldPath": "spec.nothing"}}},
+        "error converting fieldPath: field label not supported: spec.nothing",
+    ),
+    ({"valueFrom": {"resourceFieldRef": {"resource": "limits.gpu"}}}, 'Unsupported value: "limits.gpu"'),
+    (
+        {
+            "valueFrom": {
+                "secretKeyRef": {"name": "a", "key": "b"},
+                "fieldRef": {"fieldPath": "metadata.name"},
+            }
+        },
+        "may not have more than one field specified at a time",
+    ),
+]
+
+
 @pytest.mark.parametrize("kind", VALID)
 def test_valid_objects_are_valid_as_written_and_as_stored(kind: str) -> None:
     obj = VALID[kind]
@@ -242,6 +305,34 @@ def test_valid_objects_are_valid_as_written_and_as_stored(kind: str) -> None:
             'spec.containers[0].volumeMounts[0].name: Not found: "data"',
         ),
         ("Pod", "spec.volumes", [{"name": "a"}, {"name": "a"}], 'spec.volumes[1].name: Duplicate value: "a"'),
+        *(("Pod", "spec.volumes", [{"name": "v", **volume}], text) for volume, text in WRONG_VOLUMES),
+        *(
+            ("Pod", "spec.containers[0].env", [{"name": "A", **variable}], text)
+            for variable, text in WRONG_VARIABLES
+        ),
+        ("Pod", "spec.containers[0].envFrom", [{}], "must specify one of: `configMapRef` or `secretRef`"),
+        ("Pod", "spec.containers[0].envFrom", [{"secretRef": {}}], "envFrom[0].secretRef.name: Required"),
+        *(
+            ("Pod", "spec.containers[0].lifecycle", lifecycle, text)
+            for lifecycle, text in (
+                ({"preStop": {}}, "lifecycle.preStop: Required value: must specify a handler type"),
+                (
+                    {"preStop": {"sleep": {"seconds": 31}}},
+                    "preStop.sleep: Invalid value: 31: must be non-negative and less than "
+                    "terminationGracePeriodSeconds (30)",
+                ),
+                (
+                    {"postStart": {"exec": {"command": ["a"]}, "httpGet": {"port": 1}}},
+                    "may not specify more than 1 handler type",
+                ),
+            )
+        ),
+        (
+            "Pod",
+            "spec.initContainers[0].lifecycle",
+            {"preStop": {"exec": {"command": ["a"]}}},
+            "may not be set for init containers without restartPolicy=Always",
+        ),
         (
             "Pod",
             "spec.containers[0].resources",
