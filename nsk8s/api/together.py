@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import ip_address, ip_network
 
 from nsk8s.api.defaults import without_nulls
+from nsk8s.api.families import family
 from nsk8s.api.findings import Findings
 from nsk8s.api.kinds import BUILTIN, Kinds, Resource
+from nsk8s.api.networks import Networks
 from nsk8s.api.topology import NodeTopology, Topology
 from nsk8s.api.types import Deployment, Obj, Pod, PodSpec, ReplicaSet, Service, view
 from nsk8s.errors import Problem
@@ -94,31 +96,36 @@ def _node_ports(services: Sequence[tuple[int, Service]]) -> Iterator[Finding]:
 
 def _cluster_ips(services: Sequence[tuple[int, Service]], topology: Topology | None) -> Iterator[Finding]:
     taken: dict[str, str] = {}
-    network = IPv4Network(topology.service_cidr) if topology else None
-    if network is not None:
-        taken[str(network.network_address + 1)] = "default/kubernetes"
+    networks = {family(cidr): ip_network(cidr) for cidr in topology.service_cidrs} if topology else {}
+    if topology is not None:
+        taken[str(networks[topology.families[0]].network_address + 1)] = "default/kubernetes"
     for i, service in services:
-        ip = service.spec.clusterIP
-        if ip in ("", "None"):
-            continue
         findings = Findings()
-        if network is not None and not network.network_address < IPv4Address(ip) < network.broadcast_address:
-            findings.invalid(
-                "spec.clusterIP",
-                ip,
-                f"failed to allocate IP {ip}: the provided IP ({ip}) is not in the valid range. "
-                f"The range of valid IPs is {network}",
-                "choose one inside serviceCIDR, or leave clusterIP out",
-            )
-        elif ip in taken and taken[ip] != _named(service):
-            findings.invalid(
-                "spec.clusterIP",
-                ip,
-                f"failed to allocate IP {ip}: provided IP is already allocated",
-                f"service {taken[ip]} has it; choose another, or leave clusterIP out",
-            )
-        taken.setdefault(ip, _named(service))
+        for ip in service.spec.cluster_ips:
+            _cluster_ip(ip, service, networks, taken, findings)
         yield from _problem(i, findings)
+
+
+def _cluster_ip(
+    ip: str, service: Service, networks: Networks, taken: dict[str, str], findings: Findings
+) -> None:
+    network = networks.get(family(ip))
+    if network is not None and not int(network[0]) < int(ip_address(ip)) < int(network[-1]):
+        findings.invalid(
+            "spec.clusterIP",
+            ip,
+            f"failed to allocate IP {ip}: the provided IP ({ip}) is not in the valid range. "
+            f"The range of valid IPs is {network}",
+            "choose one inside serviceCIDR, or leave clusterIP out",
+        )
+    elif ip in taken and taken[ip] != _named(service):
+        findings.invalid(
+            "spec.clusterIP",
+            ip,
+            f"failed to allocate IP {ip}: provided IP is already allocated",
+            f"service {taken[ip]} has it; choose another, or leave clusterIP out",
+        )
+    taken.setdefault(ip, _named(service))
 
 
 def _namespaces(objects: Sequence[Obj], kinds: Kinds) -> Iterator[Finding]:
@@ -137,7 +144,7 @@ def _namespaces(objects: Sequence[Obj], kinds: Kinds) -> Iterator[Finding]:
 
 
 def _service_room(services: Sequence[tuple[int, Service]], topology: Topology) -> Iterator[Finding]:
-    network = IPv4Network(topology.service_cidr)
+    network = ip_network(topology.service_cidr)
     room = network.num_addresses - SERVICE_OVERHEAD
     wanted = sum(s.spec.clusterIP != "None" and s.spec.type != "ExternalName" for _, s in services)
     if wanted > room:
@@ -156,7 +163,10 @@ class _Demand:
 def _pod_room(objects: Sequence[Obj], topology: Topology) -> Iterator[Finding]:
     """Whether the nodes that pods can be on have addresses for them, as far as nodeName, nodeSelector and
     taints say where that is."""
-    room = {n.name: IPv4Network(n.pod_cidr).num_addresses - NODE_OVERHEAD for n in topology.nodes}
+    room = {
+        n.name: min(ip_network(cidr).num_addresses for cidr in n.pod_cidrs) - NODE_OVERHEAD
+        for n in topology.nodes
+    }
     groups: dict[frozenset[str], int] = {}
     for demand in _demands(objects):
         possible = frozenset(n.name for n in topology.nodes if _can_be_on(demand.spec, n))

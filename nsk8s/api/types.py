@@ -340,15 +340,25 @@ class ContainerStatus(Struct, frozen=True):
     lastState: dict[str, Any] = {}
 
 
+class PodIP(Struct, frozen=True):
+    ip: str = ""
+
+
 class PodStatus(Struct, frozen=True):
     phase: str = ""
     podIP: str = ""
+    podIPs: tuple[PodIP, ...] = ()
     hostIP: str = ""
     startTime: str | None = None
     conditions: tuple[Condition, ...] = ()
     containerStatuses: tuple[ContainerStatus, ...] = ()
     initContainerStatuses: tuple[ContainerStatus, ...] = ()
     ephemeralContainerStatuses: tuple[ContainerStatus, ...] = ()
+
+    @property
+    def ips(self) -> tuple[str, ...]:
+        """The pod's addresses, the primary one first."""
+        return tuple(each.ip for each in self.podIPs) or ((self.podIP,) if self.podIP else ())
 
 
 class Pod(Struct, frozen=True):
@@ -382,6 +392,7 @@ ZONE = "topology.kubernetes.io/zone"
 
 class NodeSpec(Struct, frozen=True):
     podCIDR: str = ""
+    podCIDRs: tuple[str, ...] = ()
     unschedulable: bool = False
     taints: tuple[Taint, ...] = ()
 
@@ -425,6 +436,8 @@ class ServiceSpec(Struct, frozen=True):
     type: str = "ClusterIP"
     clusterIP: str = ""
     clusterIPs: tuple[str, ...] = ()
+    ipFamilies: tuple[str, ...] = ()
+    ipFamilyPolicy: str | None = None
     selector: Labels | None = None
     ports: tuple[ServicePort, ...] = ()
     externalIPs: tuple[str, ...] = ()
@@ -437,6 +450,11 @@ class ServiceSpec(Struct, frozen=True):
     trafficDistribution: str | None = None
     loadBalancerSourceRanges: tuple[str, ...] = ()
     healthCheckNodePort: int = 0
+
+    @property
+    def cluster_ips(self) -> tuple[str, ...]:
+        """Its addresses, the primary one first; none of a headless Service."""
+        return tuple(ip for ip in self.clusterIPs or (self.clusterIP,) if ip not in ("", "None"))
 
 
 class LoadBalancerIngress(Struct, frozen=True):

@@ -37,7 +37,7 @@ def restore(
         for field in ("initContainerStatuses", "containerStatuses", "ephemeralContainerStatuses")
         for s in status.get(field) or ()
     }
-    worker.ip = status.get("podIP", "")
+    worker.ips = worker.view.status.ips
     if sandbox:
         worker.sandbox = "ready"
     shift = now - seconds(stamp)

@@ -8,8 +8,10 @@ whether it is ready. Endpoints written by hand, for a Service without a selector
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from ipaddress import ip_address
 from typing import Any
 
+from nsk8s.api.families import BY_NAME, NAMES, family, of_family
 from nsk8s.api.topology import Topology
 from nsk8s.api.types import ZONE, Obj, Pod, Service, ServicePort
 from nsk8s.cluster.ownership import NAME_ROOM, owner_reference
@@ -123,7 +125,8 @@ class EndpointsController:
     # --- services with a selector -------------------------------------------------------------------
 
     def _follow_pods(self, key: Key, service: Service) -> None:
-        groups: dict[Ports, list[Obj]] = {}
+        families = service.spec.ipFamilies or tuple(NAMES[each] for each in self._topology.families[:1])
+        groups: dict[str, dict[Ports, list[Obj]]] = {name: {} for name in families}
         subsets: dict[Ports, tuple[list[Obj], list[Obj]]] = {}
         for obj in self._store.select("pods", key.namespace, service.spec.selector or {}):
             pod = self._store.view(Key("pods", key.namespace, obj["metadata"]["name"]))
@@ -132,12 +135,17 @@ class EndpointsController:
             ports = _resolved(service.spec.ports, pod)
             if service.spec.ports and not ports:
                 continue  # no port of this pod has the name the service asks for
-            groups.setdefault(ports, []).append(self._endpoint(service, pod))
+            for name, of_type in groups.items():
+                if ip := of_family(pod.status.ips, BY_NAME[name]):
+                    of_type.setdefault(ports, []).append(self._endpoint(service, pod, ip))
+            primary = of_family(pod.status.ips, BY_NAME[families[0]])
+            if not primary:
+                continue
             if pod.metadata.deletionTimestamp and not service.spec.publishNotReadyAddresses:
                 continue
             ready, waiting = subsets.setdefault(ports, ([], []))
             good = pod.ready or service.spec.publishNotReadyAddresses
-            (ready if good else waiting).append(_address(service, pod))
+            (ready if good else waiting).append(_address(service, pod, primary))
         obj = self._store.find(*key)
         labels = self._labels(obj, service)
         self._write_slices(key, obj, {**labels, SERVICE_NAME: key.name, MANAGED_BY: CONTROLLER}, groups)
@@ -151,10 +159,10 @@ class EndpointsController:
             labels[HEADLESS] = ""
         return labels
 
-    def _endpoint(self, service: Service, pod: Pod) -> Obj:
+    def _endpoint(self, service: Service, pod: Pod, ip: str) -> Obj:
         ending = pod.metadata.deletionTimestamp is not None
         endpoint: Obj = {
-            "addresses": [pod.status.podIP],
+            "addresses": [ip],
             "conditions": {
                 "ready": service.spec.publishNotReadyAddresses or (pod.ready and not ending),
                 "serving": pod.ready,
@@ -174,12 +182,33 @@ class EndpointsController:
         return endpoint
 
     def _write_slices(
-        self, key: Key, owner: Obj, labels: Mapping[str, str], groups: Mapping[Ports, list[Obj]]
+        self,
+        key: Key,
+        owner: Obj,
+        labels: Mapping[str, str],
+        families: Mapping[str, Mapping[Ports, list[Obj]]],
+    ) -> None:
+        """Slices for each of `families`, by addressType; those of others go."""
+        existing = self._own(key, labels[MANAGED_BY])
+        for name, groups in families.items():
+            mine = [piece for piece in existing if piece["addressType"] == name]
+            self._write_family(key, owner, labels, name, groups, mine)
+        for piece in existing:
+            if piece["addressType"] not in families:
+                self._store.delete(SLICES, key.namespace, piece["metadata"]["name"])
+
+    def _write_family(
+        self,
+        key: Key,
+        owner: Obj,
+        labels: Mapping[str, str],
+        address_type: str,
+        groups: Mapping[Ports, list[Obj]],
+        existing: Sequence[Obj],
     ) -> None:
         """Endpoints stay in the slice they are in; new ones fill it up, and then new slices. A Service
         without any endpoint has one empty slice."""
         store = self._store
-        existing = self._own(key, labels[MANAGED_BY])
         wanted: list[tuple[Obj | None, list[Obj] | None, list[Obj]]] = []
         spare = list(existing)
         for ports, endpoints in groups.items():
@@ -207,7 +236,7 @@ class EndpointsController:
         free = [s for s in spare if s is not wanted[0][0]]
         for old, named, members in wanted:
             reused = old or (free.pop(0) if free else None)
-            content = {"addressType": "IPv4", "endpoints": members, "ports": named}
+            content = {"addressType": address_type, "endpoints": members, "ports": named}
             if reused is not None:
                 meta = {**reused["metadata"], "labels": dict(labels)}
                 store.update(SLICES, {**reused, **content, "metadata": meta})
@@ -275,28 +304,29 @@ class EndpointsController:
             for obj in self._own(key, MIRROR):
                 self._store.delete(SLICES, key.namespace, obj["metadata"]["name"])
             return
-        groups: dict[Ports, list[Obj]] = {}
+        groups: dict[str, dict[Ports, list[Obj]]] = {}
         for subset in manual.get("subsets") or ():
             ports = tuple(
                 (p.get("name", ""), p["port"], p.get("protocol", "TCP")) for p in subset.get("ports") or ()
             )
-            group = groups.setdefault(ports, [])
             for field, ready in (("addresses", True), ("notReadyAddresses", False)):
                 for address in subset.get(field) or ():
-                    group.append(_mirrored(address, ready=ready))
+                    of_type = groups.setdefault(NAMES[family(address["ip"])], {})
+                    of_type.setdefault(ports, []).append(_mirrored(address, ready=ready))
         mirrored = {k: v for k, v in labels.items() if k not in (SERVICE_NAME, MANAGED_BY)}
+        groups = groups or {NAMES[self._topology.families[0]]: {}}
         self._write_slices(key, manual, {**mirrored, SERVICE_NAME: key.name, MANAGED_BY: MIRROR}, groups)
 
 
 def _facets(pod: Obj) -> tuple[Any, ...] | None:
     """What endpoints show of a pod; None while it has no address."""
     status = pod.get("status") or {}
-    ip = status.get("podIP")
-    if not ip:
+    if not status.get("podIP"):
         return None
     meta = pod["metadata"]
     ready = next((c["status"] for c in status.get("conditions") or () if c["type"] == "Ready"), "")
-    return ip, ready, status.get("phase"), meta.get("deletionTimestamp") is None, meta.get("labels")
+    ips = status.get("podIPs") or status["podIP"]
+    return ips, ready, status.get("phase"), meta.get("deletionTimestamp") is None, meta.get("labels")
 
 
 def _who(endpoint: Obj) -> tuple[str, str]:
@@ -347,8 +377,8 @@ def _reference(pod: Pod) -> Obj:
     return {"kind": "Pod", "namespace": meta.namespace, "name": meta.name, "uid": meta.uid}
 
 
-def _address(service: Service, pod: Pod) -> Obj:
-    address: Obj = {"ip": pod.status.podIP, "nodeName": pod.spec.nodeName, "targetRef": _reference(pod)}
+def _address(service: Service, pod: Pod, ip: str) -> Obj:
+    address: Obj = {"ip": ip, "nodeName": pod.spec.nodeName, "targetRef": _reference(pod)}
     if pod.spec.hostname and pod.spec.subdomain == service.metadata.name:
         address["hostname"] = pod.spec.hostname
     return address
@@ -365,5 +395,5 @@ def _mirrored(address: Obj, *, ready: bool) -> Obj:
     return endpoint
 
 
-def _by_ip(address: Obj) -> tuple[int, ...]:
-    return tuple(int(part) for part in address["ip"].split(".") if part.isdecimal())
+def _by_ip(address: Obj) -> int:
+    return int(ip_address(address["ip"]))

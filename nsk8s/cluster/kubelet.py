@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Mapping, Sequence, Set
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import ip_address, ip_network
 
 from nsk8s.api.topology import Topology
 from nsk8s.api.types import Obj, Pod
@@ -58,7 +58,7 @@ class Kubelet:
         self._workers: dict[str, PodWorker] = {}
         self._dirty: dict[str, None] = {}
         self._names: dict[tuple[str, str], str] = {}
-        self._held: dict[str, tuple[str, str]] = {}
+        self._held: dict[str, tuple[str, tuple[str, ...]]] = {}
         self._leaving: dict[tuple[str, str], str] = {}
         self._starved: dict[str, dict[str, None]] = {}
         self._awaiting: dict[str, dict[str, None]] = {}
@@ -89,9 +89,9 @@ class Kubelet:
             restore(worker, exists, containers, now, stamp)
             self._names[meta.namespace, meta.name] = meta.uid
             if worker.ip and not view.terminal and (exists or self._fits(view)):
-                self._held[meta.uid] = (view.spec.nodeName, worker.ip)
+                self._held[meta.uid] = (view.spec.nodeName, worker.ips)
             if exists and view.terminal:
-                self._leaving[view.spec.nodeName, worker.ip] = worker.uid
+                self._leaving |= {(view.spec.nodeName, ip): worker.uid for ip in worker.ips}
                 worker.sandbox = "removing"
                 commands.append(RemoveSandbox(worker.uid, worker.namespace, worker.name))
             elif not view.terminal and not (self._fits(view) if exists else self._never_ran(worker)):
@@ -285,7 +285,7 @@ class Kubelet:
         name is on its way out it waits: their namespaces would have one name."""
         name = (worker.namespace, worker.name)
         if worker.uid not in self._held:
-            worker.ip = ""  # that of its last sandbox may be another pod's by now
+            worker.ips = ()  # those of its last sandbox may be another pod's by now
         if self._names.get(name, worker.uid) != worker.uid:
             return None
         lacking = next(missing(self._store, worker.view), None)
@@ -298,15 +298,15 @@ class Kubelet:
         node = self._nodes[worker.view.spec.nodeName]
         if worker.uid not in self._held:
             try:
-                ip = node.address if worker.view.spec.hostNetwork else self._allocate(node.name)
+                ips = node.addresses if worker.view.spec.hostNetwork else self._allocate(node.name)
             except AddressesExhausted as error:
                 if worker.why != error.message:
                     self._tell.sandbox_failed(worker, error.message)
                 worker.why = error.message
                 self._starved.setdefault(node.name, {})[worker.uid] = None
                 return None
-            self._held[worker.uid] = (node.name, ip)
-            worker.ip = ip
+            self._held[worker.uid] = (node.name, ips)
+            worker.ips = ips
         self._names[name] = worker.uid
         worker.sandbox = "creating"
         worker.why = ""
@@ -318,12 +318,17 @@ class Kubelet:
         self._set_wanted(worker, view)
         return CreateSandbox(worker.uid, worker.namespace, worker.name, view)
 
-    def _allocate(self, node: str) -> str:
-        """A free address. Those of pods that had ended before a restart count as free with the Ipam, though
+    def _allocate(self, node: str) -> tuple[str, ...]:
+        """Free addresses. Those of pods that had ended before a restart count as free with the Ipam, though
         their sandboxes may still be on their way out: they stay taken until these are gone."""
-        while (leaver := self._leaving.pop((node, ip := self._ipam.allocate(node)), None)) is not None:
-            self._held[leaver] = (node, ip)
-        return ip
+        while True:
+            ips = self._ipam.allocate(node)
+            leavers = {ip: self._leaving.pop((node, ip)) for ip in ips if (node, ip) in self._leaving}
+            if not leavers:
+                return ips
+            for ip, leaver in leavers.items():
+                self._held[leaver] = (node, (*self._held.get(leaver, (node, ()))[1], ip))
+            self._ipam.release(node, (ip for ip in ips if ip not in leavers))
 
     def _failed(self, worker: PodWorker, why: str, now: float) -> None:
         if worker.sandbox == "creating":
@@ -351,7 +356,8 @@ class Kubelet:
     def _release(self, worker: PodWorker) -> None:
         """Nothing of the sandbox is left: its address and its name are free for others."""
         worker.sandbox = "none"
-        self._leaving.pop((worker.view.spec.nodeName, worker.ip), None)
+        for ip in worker.ips:
+            self._leaving.pop((worker.view.spec.nodeName, ip), None)
         held = self._held.pop(worker.uid, None)
         if held is not None and not worker.view.spec.hostNetwork:
             self._ipam.release(*held)
@@ -390,8 +396,8 @@ class Kubelet:
             return
         worker.obj = obj
         old: Obj = obj.get("status") or {}
-        host = self._nodes[worker.view.spec.nodeName].address
-        new = {**old, **status(worker, host, stamp)}
+        hosts = self._nodes[worker.view.spec.nodeName].addresses
+        new = {**old, **status(worker, hosts, stamp)}
         if not worker.ip:
             new.pop("podIP", None)
             new.pop("podIPs", None)
@@ -444,11 +450,13 @@ class Kubelet:
         return all(run.attempt < 0 for run in worker.runs())
 
     def _fits(self, view: Pod) -> bool:
-        """Whether a pod's address is still one that its node would give it."""
-        node = self._nodes[view.spec.nodeName]
+        """Whether a pod's addresses are still ones that its node would give it."""
+        node, ips = self._nodes[view.spec.nodeName], view.status.ips
         if view.spec.hostNetwork:
-            return view.status.podIP == node.address
-        return bool(view.status.podIP) and IPv4Address(view.status.podIP) in IPv4Network(node.pod_cidr)
+            return ips == node.addresses
+        return len(ips) == len(node.pod_cidrs) and all(
+            ip_address(ip) in ip_network(cidr) for ip, cidr in zip(ips, node.pod_cidrs, strict=True)
+        )
 
 
 def _about_to_say_more(worker: PodWorker) -> bool:

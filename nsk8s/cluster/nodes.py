@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from nsk8s.api.families import of_family
 from nsk8s.api.topology import NodeTopology, Topology
 from nsk8s.api.types import Obj
 from nsk8s.cluster.events import Recorder
@@ -105,7 +106,7 @@ class Nodes:
     def _status(self, node: NodeTopology, old: Mapping[str, Any]) -> Obj:
         before = {c.get("type"): c for c in old.get("conditions") or ()}
         capacity = {name: self._system[name] for name in CAPACITY if name in self._system}
-        capacity["pods"] = str(min(BRIDGE_PORTS, room(node.pod_cidr)))
+        capacity["pods"] = str(min(BRIDGE_PORTS, room(node.pod_cidrs)))
         conditions = [
             (
                 "MemoryPressure",
@@ -119,7 +120,7 @@ class Nodes:
         ]
         return {
             "addresses": [
-                {"type": "InternalIP", "address": node.address},
+                *({"type": "InternalIP", "address": address} for address in node.addresses),
                 {"type": "Hostname", "address": node.name},
             ],
             "allocatable": capacity,
@@ -157,6 +158,16 @@ def _times(old: Mapping[str, Any], now: str) -> dict[str, str]:
     return {field: old.get(field) or now for field in fields}
 
 
+def _flannel(node: NodeTopology) -> dict[str, str]:
+    """What flanneld tells its peers of the node (pkg/subnet/kube annotations.go)."""
+    said = {"backend-type": "vxlan", "kube-subnet-manager": "true"}
+    if address := of_family(node.addresses, 4):
+        said |= {"backend-data": '{"VNI":1}', "public-ip": address}
+    if address := of_family(node.addresses, 6):
+        said |= {"backend-v6-data": '{"VNI":1}', "public-ipv6": address}
+    return {f"flannel.alpha.coreos.com/{name}": value for name, value in sorted(said.items())}
+
+
 def _spoken(node: NodeTopology, architecture: str) -> Obj:
     """What the topology says of a node, as a Node."""
     labels = {
@@ -168,7 +179,7 @@ def _spoken(node: NodeTopology, architecture: str) -> Obj:
     if node.role == "control-plane":
         labels["node-role.kubernetes.io/control-plane"] = ""
         labels["node.kubernetes.io/exclude-from-external-load-balancers"] = ""
-    spec: Obj = {"podCIDR": node.pod_cidr, "podCIDRs": [node.pod_cidr]}
+    spec: Obj = {"podCIDR": node.pod_cidr, "podCIDRs": list(node.pod_cidrs)}
     if node.taints:
         spec["taints"] = [
             {"key": t.key, **({"value": t.value} if t.value else {}), "effect": t.effect} for t in node.taints
@@ -180,10 +191,7 @@ def _spoken(node: NodeTopology, architecture: str) -> Obj:
             "name": node.name,
             "labels": labels,
             "annotations": {
-                "flannel.alpha.coreos.com/backend-data": '{"VNI":1}',
-                "flannel.alpha.coreos.com/backend-type": "vxlan",
-                "flannel.alpha.coreos.com/kube-subnet-manager": "true",
-                "flannel.alpha.coreos.com/public-ip": node.address,
+                **_flannel(node),
                 "node.alpha.kubernetes.io/ttl": "0",
             },
         },

@@ -6,7 +6,7 @@ generate.go, reasons and messages to the letter.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from nsk8s.api.types import Obj
@@ -17,19 +17,19 @@ ORDER = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady",
 """The conditions that are a kubelet's (the last is the scheduler's), in the order it writes them."""
 
 
-def status(worker: PodWorker, host: str, stamp: str) -> Obj:
-    """The status of a pod on the node with address `host`; `stamp` is the time now as RFC 3339."""
+def status(worker: PodWorker, hosts: Sequence[str], stamp: str) -> Obj:
+    """The status of a pod on the node with the addresses `hosts`; `stamp` is the time now as RFC 3339."""
     old: Obj = worker.obj.get("status") or {}
     now_phase = phase(worker)
     new: Obj = {
         "phase": now_phase,
         "conditions": conditions(worker, now_phase, old.get("conditions") or (), stamp),
-        "hostIP": host,
-        "hostIPs": [{"ip": host}],
+        "hostIP": hosts[0],
+        "hostIPs": [{"ip": host} for host in hosts],
     }
     if worker.ip:
         new["podIP"] = worker.ip
-        new["podIPs"] = [{"ip": worker.ip}]
+        new["podIPs"] = [{"ip": ip} for ip in worker.ips]
     new["startTime"] = old.get("startTime") or stamp
     if worker.inits:
         new["initContainerStatuses"] = [_container(worker, run) for run in worker.inits]

@@ -46,7 +46,7 @@ class PodWorker:
         "grace",
         "initialized",
         "inits",
-        "ip",
+        "ips",
         "name",
         "namespace",
         "obj",
@@ -65,7 +65,7 @@ class PodWorker:
         self.uid = view.metadata.uid
         self.namespace = view.metadata.namespace
         self.name = view.metadata.name
-        self.ip = ""
+        self.ips: tuple[str, ...] = ()
         self.sandbox: Sandbox = "none"
         self.inits = tuple(
             ContainerRun(c, "sidecar" if c.restartPolicy == "Always" else "init")
@@ -85,6 +85,11 @@ class PodWorker:
         self.commands: list[Command] = []
 
     # --- where it stands ------------------------------------------------------------------------------
+
+    @property
+    def ip(self) -> str:
+        """Its address of the primary family; empty before it has any."""
+        return self.ips[0] if self.ips else ""
 
     @property
     def deleting(self) -> bool:

@@ -50,7 +50,7 @@ class _Seat:
         self.node = node
         self.name = node.metadata.name
         self.labels = node.metadata.labels
-        self.room = min(BRIDGE_PORTS, room(node.spec.podCIDR)) if node.spec.podCIDR else BRIDGE_PORTS
+        self.room = min(BRIDGE_PORTS, room(node.spec.podCIDRs)) if node.spec.podCIDRs else BRIDGE_PORTS
         taints = tuple(t for t in node.spec.taints if (t.key, t.effect) != CORDON)
         hard = tuple(t for t in taints if t.effect in ("NoSchedule", "NoExecute"))
         self.hard = ((UNSCHEDULABLE,) if node.spec.unschedulable else ()) + hard

@@ -7,10 +7,11 @@ for node ports. What a Service has it keeps until it is deleted or changes its t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from ipaddress import AddressValueError, IPv4Address, IPv4Network
+from collections.abc import Iterable, Iterator
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
 
+from nsk8s.api.families import BY_NAME, NAMES, family
 from nsk8s.api.topology import Topology
 from nsk8s.api.types import Obj
 from nsk8s.cluster.store import Cursor, Store
@@ -19,6 +20,10 @@ from nsk8s.errors import Problem
 NODE_PORTS = range(30000, 32768)
 DYNAMIC_NODE_PORTS = 30086
 """The lowest node port given to who does not ask for one; those below are left to who does."""
+
+
+SINGLE, PREFER, REQUIRE = "SingleStack", "PreferDualStack", "RequireDualStack"
+"""spec.ipFamilyPolicy."""
 
 
 class Span:
@@ -62,14 +67,31 @@ def static_band(size: int) -> int:
     return 0 if size <= 16 else min(max(16, size // 16), 256)
 
 
+class AddressSpan(Span):
+    """The addresses of one service CIDR."""
+
+    def __init__(self, network: IPv4Network | IPv6Network) -> None:
+        size = max(1, network.num_addresses - 2)
+        super().__init__(size, static_band(size))
+        self.network = network
+
+    def offset(self, ip: str) -> int:
+        """The number of an address; outside 0..size-1 if it is not one of these."""
+        return int(ip_address(ip)) - int(self.network.network_address) - 1
+
+    def address(self, number: int) -> str:
+        """The address with that number."""
+        return str(self.network.network_address + 1 + number)
+
+
 class ServiceAllocator:
     """Who has which cluster IP and node port; follows the store."""
 
     def __init__(self, store: Store, topology: Topology) -> None:
         self._store = store
         self._cursor = Cursor(store)
-        self._network = IPv4Network(topology.service_cidr)
-        self._base = int(self._network.network_address) + 1
+        self._networks = {family(cidr): ip_network(cidr) for cidr in topology.service_cidrs}
+        self._primary = topology.families[0]
         self._reset()
 
     def complete(self, new: Obj, old: Obj | None, problems: list[Problem]) -> Obj:
@@ -77,44 +99,97 @@ class ServiceAllocator:
         is taken before the Service is in the store. Appends to `problems` what cannot be had."""
         self._follow()
         spec = dict(new.get("spec") or {})
-        mine_ip = self._offsets(old or {})
         mine_ports = set(_node_ports(old or {}))
         if spec.get("type") == "ExternalName":
-            for field in ("clusterIP", "clusterIPs"):
+            for field in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"):
                 spec.pop(field, None)
         else:
-            self._cluster_ip(spec, mine_ip, problems)
+            before = len(problems)
+            self._families(spec, (old or {}).get("spec") or {}, problems)
+            if len(problems) == before:
+                self._cluster_ips(spec, set(_cluster_ips(old or {})), problems)
         self._ports(spec, mine_ports, problems)
         return {**new, "spec": spec}
 
-    def _cluster_ip(self, spec: dict[str, Any], mine: set[int], problems: list[Problem]) -> None:
-        wanted = spec.get("clusterIP") or next(iter(spec.get("clusterIPs") or ()), "")
-        if not wanted:
-            offset = self._ips.lowest(set())
-            if offset is None:
-                what = f"failed to allocate a serviceIP: range is full: {self._network}"
-                problems.append(Problem("spec.clusterIPs", f"Internal error: {what}"))
-                return
-            wanted = str(IPv4Address(self._base + offset))
-        elif wanted != "None":
-            shown = f'Invalid value: []string{{{{"{wanted}"}}}}'
-            try:
-                offset = int(IPv4Address(wanted)) - self._base
-            except AddressValueError:
-                problems.append(Problem("spec.clusterIPs[0]", f'Invalid value: "{wanted}": must be an IPv4'))
-                return
-            if not 0 <= offset < self._ips.size:
-                why = f"the provided IP ({wanted}) is not in the valid range"
-                why += f". The range of valid IPs is {self._network}"
-                what = f"{shown}: failed to allocate IP {wanted}: {why}"
-                problems.append(Problem("spec.clusterIPs", what))
-            elif offset in self._ips and offset not in mine:
-                what = f"{shown}: failed to allocate IP {wanted}: provided IP is already allocated"
-                problems.append(Problem("spec.clusterIPs", what))
-        spec["clusterIP"] = wanted
-        spec["clusterIPs"] = [wanted]
-        spec.setdefault("ipFamilies", ["IPv4"])
-        spec.setdefault("ipFamilyPolicy", "SingleStack")
+    def _families(self, spec: dict[str, Any], was: dict[str, Any], problems: list[Problem]) -> None:
+        """Fill ipFamilyPolicy and ipFamilies, as initIPFamilyFields of upstream's Service registry does: no
+        Service is given a second family, or deprived of it, that did not ask for that."""
+        if was.get("type") == "ExternalName":
+            was = {}
+        same = {
+            field: bool(was) and spec.get(field) == was.get(field) for field in ("clusterIPs", "ipFamilies")
+        }
+        policy = spec.get("ipFamilyPolicy") or was.get("ipFamilyPolicy")
+        if policy == was.get("ipFamilyPolicy") == PREFER and all(same.values()):
+            return
+        headless = "None" in (spec.get("clusterIP"), *(spec.get("clusterIPs") or ()))
+        open_ended = headless and not spec.get("selector")
+        policy = spec["ipFamilyPolicy"] = policy or (REQUIRE if open_ended else SINGLE)
+        if policy == SINGLE:
+            for field in (field for field, unchanged in same.items() if unchanged and spec.get(field)):
+                spec[field] = spec[field][:1]
+        ips = [] if headless else spec.get("clusterIPs") or [ip for ip in (spec.get("clusterIP"),) if ip]
+        families = list(spec.get("ipFamilies") or ())
+        found = len(problems)
+        for field, given, what in (("clusterIPs", ips, "cluster IP"), ("ipFamilies", families, "IP family")):
+            many = "IP families" if what == "IP family" else "cluster IPs"
+            if policy == SINGLE and len(given) == 2:
+                why = f"must be 'RequireDualStack' or 'PreferDualStack' when multiple {many} are specified"
+            elif policy != SINGLE and len(given) == 1 and len(was.get(field) or ()) == 2:
+                why = f"must be 'SingleStack' to release the secondary {what}"
+            else:
+                continue
+            problems.append(Problem("spec.ipFamilyPolicy", f'Invalid value: "{policy}": {why}'))
+        for i, ip in enumerate(ips[len(families) :], len(families)):
+            families.append(NAMES[family(ip)])
+            if family(ip) not in self._networks:
+                what = f"Invalid value: {_go(ips)}: {families[-1]} is not configured on this cluster"
+                problems.append(Problem(f"spec.clusterIPs[{i}]", what))
+        if len(problems) > found:
+            return
+        known = [NAMES[kind] for kind in self._networks]
+        if not open_ended:
+            if policy == REQUIRE and len(known) < 2:
+                why = "this cluster is not configured for dual-stack services"
+                problems.append(Problem("spec.ipFamilyPolicy", f'Invalid value: "{REQUIRE}": {why}'))
+            for i, name in enumerate(families):
+                if name not in known:
+                    what = f'Invalid value: "{name}": not configured on this cluster'
+                    problems.append(Problem(f"spec.ipFamilies[{i}]", what))
+        families = families or [NAMES[self._primary]]
+        if policy != SINGLE and len(families) == 1 and (open_ended or len(known) == 2):
+            families.append("IPv6" if families == ["IPv4"] else "IPv4")
+        spec["ipFamilies"] = families
+
+    def _cluster_ips(self, spec: dict[str, Any], mine: set[str], problems: list[Problem]) -> None:
+        """An address of each of the families, those asked for or free ones."""
+        wanted = list(spec.get("clusterIPs") or ([spec["clusterIP"]] if spec.get("clusterIP") else []))
+        if wanted[:1] != ["None"]:
+            for i, name in enumerate(spec["ipFamilies"]):
+                span = self._ips[BY_NAME[name]]
+                if i < len(wanted):
+                    self._check_address(wanted[i], span, mine, problems)
+                elif (offset := span.lowest(set())) is not None:
+                    wanted.append(span.address(offset))
+                else:
+                    what = f"failed to allocate a serviceIP: range is full: {span.network}"
+                    problems.append(Problem("spec.clusterIPs", f"Internal error: {what}"))
+                    return
+        spec["clusterIP"], spec["clusterIPs"] = wanted[0], wanted
+
+    @staticmethod
+    def _check_address(ip: str, span: AddressSpan, mine: set[str], problems: list[Problem]) -> None:
+        offset = span.offset(ip)
+        if not 0 <= offset < span.size:
+            why = (
+                f"the provided IP ({ip}) is not in the valid range. The range of valid IPs is {span.network}"
+            )
+        elif offset in span and ip not in mine:
+            why = "provided IP is already allocated"
+        else:
+            return
+        what = f'Invalid value: []string{{{{"{ip}"}}}}: failed to allocate IP {ip}: {why}'
+        problems.append(Problem("spec.clusterIPs", what))
 
     def _ports(self, spec: dict[str, Any], mine: set[int], problems: list[Problem]) -> None:
         wants = _wants_node_ports(spec)
@@ -178,28 +253,32 @@ class ServiceAllocator:
                     self._take(change.new)
 
     def _reset(self) -> None:
-        size = max(1, self._network.num_addresses - 2)
-        self._ips = Span(size, static_band(size))
+        self._ips = {kind: AddressSpan(network) for kind, network in self._networks.items()}
         self._node_ports = Span(len(NODE_PORTS), DYNAMIC_NODE_PORTS - NODE_PORTS.start)
 
     def _take(self, obj: Obj) -> None:
-        for offset in self._offsets(obj):
-            self._ips.add(offset)
+        for span, offset in self._offsets(obj):
+            span.add(offset)
         for number in _node_ports(obj):
             self._node_ports.add(number - NODE_PORTS.start)
 
     def _give_back(self, obj: Obj) -> None:
-        for offset in self._offsets(obj):
-            self._ips.discard(offset)
+        for span, offset in self._offsets(obj):
+            span.discard(offset)
         for number in _node_ports(obj):
             self._node_ports.discard(number - NODE_PORTS.start)
 
-    def _offsets(self, obj: Obj) -> set[int]:
-        ip = (obj.get("spec") or {}).get("clusterIP")
-        if not ip or ip == "None":
-            return set()
-        offset = int(IPv4Address(ip)) - self._base
-        return {offset} if 0 <= offset < self._ips.size else set()
+    def _offsets(self, obj: Obj) -> Iterator[tuple[AddressSpan, int]]:
+        for ip in _cluster_ips(obj):
+            span = self._ips.get(family(ip))
+            if span is not None and 0 <= (offset := span.offset(ip)) < span.size:
+                yield span, offset
+
+
+def _cluster_ips(obj: Obj) -> list[str]:
+    """The addresses of a Service; none of a headless one."""
+    spec = obj.get("spec") or {}
+    return [ip for ip in spec.get("clusterIPs") or [spec.get("clusterIP")] if ip and ip != "None"]
 
 
 def _wants_node_ports(spec: dict[str, Any]) -> bool:
@@ -226,11 +305,11 @@ def kept(obj: Obj, stored: Obj) -> Obj:
         return obj
     new = dict(spec)
     if new.get("type") == "ExternalName":
-        for field in ("clusterIP", "clusterIPs"):
+        for field in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"):
             if field in new and new[field] == old.get(field):
                 del new[field]
-    elif old.get("clusterIP") and not new.get("clusterIP") and not new.get("clusterIPs"):
-        new["clusterIP"], new["clusterIPs"] = old["clusterIP"], [old["clusterIP"]]
+    else:
+        _keep_addresses(new, old)
     had = {_port_key(p): p["nodePort"] for p in old.get("ports") or () if p.get("nodePort")}
     wants = _wants_node_ports(new)
     given = new.get("ports")
@@ -256,6 +335,24 @@ def kept(obj: Obj, stored: Obj) -> Obj:
     return {**obj, "spec": new}
 
 
+def _keep_addresses(new: dict[str, Any], old: dict[str, Any]) -> None:
+    """clusterIP and the first of clusterIPs are one thing, whichever of them is given or changed
+    (normalizeClusterIPs)."""
+    given, listed = new.get("clusterIP"), new.get("clusterIPs")
+    had = old.get("clusterIPs") or ([old["clusterIP"]] if old.get("clusterIP") else [])
+    if had and (not given or given == had[0]) and not listed:
+        new["clusterIP"], new["clusterIPs"] = had[0], had
+    elif given and (not listed or (listed == had and given != had[0])):
+        new["clusterIPs"] = [given]
+    elif listed and isinstance(listed, list) and not given:
+        new["clusterIP"] = listed[0]
+
+
+def _go(texts: Iterable[str]) -> str:
+    """A list of texts as Go's ``%#v`` writes it."""
+    return "[]string{" + ", ".join(f'"{text}"' for text in texts) + "}"
+
+
 def _port_key(port: dict[str, Any]) -> tuple[int, str]:
     return port.get("port", 0), port.get("protocol", "TCP")
 
@@ -268,8 +365,10 @@ API_PORT = 6443
 
 def kubernetes_service(topology: Topology) -> tuple[Obj, Obj | None, Obj | None]:
     """The Service ``kubernetes`` in ``default``, its Endpoints and its EndpointSlice (None without a
-    control-plane node), as kube-apiserver's own reconciler makes them."""
-    address = str(IPv4Network(topology.service_cidr)[1])
+    control-plane node), as kube-apiserver's own reconciler makes them: single stack, of
+    the primary family."""
+    primary = NAMES[topology.families[0]]
+    address = str(ip_network(topology.service_cidr)[1])
     labels = {"component": "apiserver", "provider": "kubernetes"}
     service: Obj = {
         "apiVersion": "v1",
@@ -279,7 +378,7 @@ def kubernetes_service(topology: Topology) -> tuple[Obj, Obj | None, Obj | None]
             "type": "ClusterIP",
             "clusterIP": address,
             "clusterIPs": [address],
-            "ipFamilies": ["IPv4"],
+            "ipFamilies": [primary],
             "ipFamilyPolicy": "SingleStack",
             "internalTrafficPolicy": "Cluster",
             "sessionAffinity": "None",
@@ -309,7 +408,7 @@ def kubernetes_service(topology: Topology) -> tuple[Obj, Obj | None, Obj | None]
             "namespace": "default",
             "labels": {"kubernetes.io/service-name": "kubernetes"},
         },
-        "addressType": "IPv4",
+        "addressType": primary,
         "endpoints": [{"addresses": [ip], "conditions": {"ready": True}} for ip in masters],
         "ports": [port],
     }

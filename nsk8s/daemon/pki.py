@@ -12,7 +12,7 @@ import base64
 import os
 import ssl
 from collections.abc import Iterable
-from ipaddress import IPv4Network
+from ipaddress import ip_network
 from pathlib import Path
 from threading import RLock
 
@@ -110,8 +110,8 @@ class Alerting(ssl.SSLObject):
 
 def server_names(topology: Topology) -> tuple[str, ...]:
     """What the API server is called, by anybody: on the host, in the cluster, on its nodes."""
-    service = str(IPv4Network(topology.service_cidr)[1])
-    nodes = (node.address for node in topology.nodes)
+    service = str(ip_network(topology.service_cidr)[1])
+    nodes = (address for node in topology.nodes for address in node.addresses)
     return (*certificates.SERVICE_NAMES, "127.0.0.1", service, *nodes)
 
 

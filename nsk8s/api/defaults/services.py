@@ -29,7 +29,7 @@ def _service(obj: Obj) -> Obj:
     if spec["type"] != "ExternalName":
         spec = filled(
             spec,
-            {"internalTrafficPolicy": "Cluster", "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack"},
+            {"internalTrafficPolicy": "Cluster"},
         )
     if spec["type"] in ("NodePort", "LoadBalancer"):
         spec = filled(spec, {"externalTrafficPolicy": "Cluster"})

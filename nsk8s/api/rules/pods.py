@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator, Sequence
-from ipaddress import IPv4Address
 
 from nsk8s.api import names
 from nsk8s.api.findings import Findings, shown
@@ -110,13 +110,11 @@ def _dns_config(spec: PodSpec, path: str, findings: Findings) -> None:
 
 
 def ip_address(value: str, path: str, findings: Findings) -> bool:
-    """Whether `value` is an IPv4 address; a finding if not."""
+    """Whether `value` is an address of either family; a finding if not."""
     try:
-        IPv4Address(value)
+        ipaddress.ip_address(value)
     except ValueError:
-        ipv6 = ":" in value
-        why = "must be an IPv4 address" if ipv6 else "must be a valid IP address, (e.g. 10.9.8.7)"
-        findings.invalid(path, value, why, "IPv6 comes later" if ipv6 else "")
+        findings.invalid(path, value, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)")
         return False
     return True
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Sequence
-from ipaddress import IPv4Address
 
 from nsk8s.api import names
+from nsk8s.api.families import BY_NAME, family
 from nsk8s.api.findings import Findings
 from nsk8s.api.rules.pods import PROTOCOLS, ip_address
 from nsk8s.api.rules.rule import AnyObject, Rule, frozen
@@ -14,6 +15,7 @@ from nsk8s.api.types import EndpointSlice, Obj, Service, ServicePort, ServiceSpe
 NODE_PORTS = range(30000, 32768)
 """kube-apiserver's default --service-node-port-range."""
 TYPES = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
+FAMILY_POLICIES = ("PreferDualStack", "RequireDualStack", "SingleStack")
 AFFINITY_SECONDS = 86400
 """The longest session affinity: a day."""
 DISTRIBUTIONS = ("PreferClose", "PreferSameNode", "PreferSameZone")
@@ -35,8 +37,9 @@ def service(view: Service, findings: Findings) -> None:
     elif spec.clusterIP and not headless:
         if spec.type == "ExternalName":
             findings.forbidden("spec.clusterIP", "may not be set for ExternalName services")
-        else:
-            ip_address(spec.clusterIP, "spec.clusterIP", findings)
+        elif ip_address(spec.clusterIP, "spec.clusterIP", findings) and spec.ipFamilies:
+            _of_family(spec.clusterIP, 0, spec.ipFamilies, findings)
+    _stacks(spec, findings)
     if spec.type == "ExternalName":
         name = spec.externalName.removesuffix(".")
         if not name:
@@ -49,6 +52,48 @@ def service(view: Service, findings: Findings) -> None:
             _routable(address, path, findings)
     _affinity(spec, findings)
     _traffic(spec, findings)
+
+
+def _stacks(spec: ServiceSpec, findings: Findings) -> None:
+    """The families, and the addresses of each (ValidateServiceClusterIPsRelatedFields)."""
+    ips, families = spec.clusterIPs, spec.ipFamilies
+    if spec.type == "ExternalName":
+        for field, given in (("clusterIPs", ips), ("ipFamilies", families)):
+            if given:
+                findings.forbidden(f"spec.{field}", "may not be set for ExternalName services")
+        if spec.ipFamilyPolicy:
+            findings.forbidden("spec.ipFamilyPolicy", "may not be set for ExternalName services")
+        return
+    if spec.clusterIP and ips and ips[0] != spec.clusterIP:
+        findings.invalid("spec.clusterIPs", ips, "first value must match `clusterIP`")
+    elif ips and not spec.clusterIP:
+        findings.invalid("spec.clusterIPs", ips, "must be empty when `clusterIP` is not specified")
+    for i, name in enumerate(families):
+        findings.one_of(f"spec.ipFamilies[{i}]", name, tuple(BY_NAME))
+        if name in families[:i]:
+            findings.duplicate(f"spec.ipFamilies[{i}]", name)
+    if spec.ipFamilyPolicy is not None:
+        findings.one_of("spec.ipFamilyPolicy", spec.ipFamilyPolicy, FAMILY_POLICIES)
+    if len(ips) < 2:
+        return
+    if ips[0] == "None":
+        findings.invalid("spec.clusterIPs", ips, "'None' must be the first and only value")
+        return
+    sound = [ip_address(ip, f"spec.clusterIPs[{i}]", findings) for i, ip in enumerate(ips)]
+    if len(ips) > 2:
+        findings.invalid("spec.clusterIPs", ips, "may only hold up to 2 values")
+    if not all(sound):
+        return
+    if len({family(ip) for ip in ips}) < 2:
+        findings.invalid("spec.clusterIPs", ips, "may specify no more than one IP for each IP family")
+    for i, ip in enumerate(ips[1 : len(families)], 1):
+        _of_family(ip, i, families, findings)
+
+
+def _of_family(ip: str, i: int, families: Sequence[str], findings: Findings) -> None:
+    if families[i] in BY_NAME and family(ip) != BY_NAME[families[i]]:
+        why = f"expected an {families[i]} value as indicated by `ipFamilies[{i}]`"
+        findings.invalid(f"spec.clusterIPs[{i}]", ip, why)
 
 
 def _ports(spec: ServiceSpec, findings: Findings) -> None:
@@ -132,7 +177,7 @@ def _traffic(spec: ServiceSpec, findings: Findings) -> None:
 
 def _routable(address: str, path: str, findings: Findings) -> None:
     """An address that packets from elsewhere can be sent to."""
-    ip = IPv4Address(address)
+    ip = ipaddress.ip_address(address)
     for wrong, why in (
         (ip.is_unspecified, "may not be unspecified (0.0.0.0 or ::)"),
         (ip.is_loopback, "may not be in the loopback range (127.0.0.0/8, ::1/128)"),
@@ -144,18 +189,23 @@ def _routable(address: str, path: str, findings: Findings) -> None:
 
 
 def _update(old: Obj, new: Obj, findings: Findings) -> None:
-    """The cluster IP of a Service stays, unless it stops or begins to have one."""
+    """The primary family and cluster IP of a Service stay, unless it stops or begins to have any; the
+    secondary ones come and go with the policy."""
     before, after = old["spec"], new["spec"]
     if "ExternalName" in (before.get("type"), after.get("type")):
         return
     was, now = (s.get("clusterIPs") or [s.get("clusterIP") or ""] for s in (before, after))
-    if was[0] and was[0] != now[0]:
-        findings.invalid(
-            "spec.clusterIPs[0]",
-            now,
-            "may not change once set",
-            "delete the service and create it with the new one",
-        )
+    if was == ["None"] == now:
+        return
+    hint = "delete the service and create it with the new one"
+    for i, ip in enumerate(was):
+        if ip and (now[i] != ip if i < len(now) else i == 0):
+            findings.invalid(f"spec.clusterIPs[{i}]", now, "may not change once set", hint)
+    held, given = before.get("ipFamilies") or [], after.get("ipFamilies") or []
+    if not given or "None" in (was[0], now[0]):
+        return
+    if any(name != given[i] for i, name in enumerate(held[: len(given)])):
+        findings.invalid("spec.ipFamilies[0]", given, "may not change once set", hint)
 
 
 # --- endpoints --------------------------------------------------------------------------------------
@@ -220,8 +270,13 @@ def endpoint_slice(view: EndpointSlice, findings: Findings) -> None:
         if not endpoint.addresses:
             findings.required(path, "must contain at least 1 address")
         for j, address in enumerate(endpoint.addresses):
-            if view.addressType == "IPv4" and ip_address(address, f"{path}[{j}]", findings):
-                _routable(address, f"{path}[{j}]", findings)
+            at = f"{path}[{j}]"
+            if view.addressType not in BY_NAME or not ip_address(address, at, findings):
+                continue
+            if family(address) != BY_NAME[view.addressType]:
+                findings.invalid(at, address, f"must be an {view.addressType} address")
+            else:
+                _routable(address, at, findings)
     ports = [(port.name or "", port.port, port.protocol) for port in view.ports or ()]
     _endpoint_ports(ports, "ports", findings)
 

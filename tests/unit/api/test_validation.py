@@ -360,7 +360,12 @@ def test_valid_objects_are_valid_as_written_and_as_stored(kind: str) -> None:
         ("Pod", "spec.tolerations[0].operator", "Is", "spec.tolerations[0].operator: Unsupported value"),
         ("Pod", "spec.tolerations[0].value", "x", "value must be empty when `operator` is 'Exists'"),
         ("Pod", "spec.tolerations[0]", {}, "operator must be Exists when `key` is empty"),
-        ("Pod", "spec.hostAliases", [{"ip": "::1"}], "IPv6 comes later"),
+        (
+            "Pod",
+            "spec.hostAliases",
+            [{"ip": "::x"}],
+            "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+        ),
         (
             "Deployment",
             "spec.replicas",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -49,6 +50,25 @@ def three_nodes(**nodes: Json) -> Topology:
             )
             for i, (name, given) in enumerate(fields.items())
         ),
+    )
+
+
+def dual_stack(**nodes: Json) -> Topology:
+    """The same with both families."""
+    topology = three_nodes(**nodes)
+    return replace(
+        topology,
+        nodes=tuple(
+            replace(
+                node,
+                addresses=(*node.addresses, f"fd00:18::{i + 2}"),
+                pod_cidrs=(*node.pod_cidrs, f"fd00:244:{i}::/64"),
+            )
+            for i, node in enumerate(topology.nodes)
+        ),
+        pod_cidrs=(*topology.pod_cidrs, "fd00:244::/56"),
+        service_cidrs=(*topology.service_cidrs, "fd00:96::/112"),
+        node_cidrs=(*topology.node_cidrs, "fd00:18::/64"),
     )
 
 
@@ -107,7 +127,10 @@ class World:
         address = ip or old.get("podIP") or f"10.244.9.{next(self._addresses)}"
         others = [c for c in old.get("conditions") or () if c["type"] != "Ready"]
         condition = {"type": "Ready", "status": str(ready), "lastTransitionTime": NOW}
-        status = {**old, "phase": phase, "podIP": address, "conditions": [*others, condition]}
+        ips = address.split(",")
+        status = {**old, "phase": phase, "podIP": ips[0], "conditions": [*others, condition]}
+        if len(ips) > 1:
+            status["podIPs"] = [{"ip": each} for each in ips]
         self.registry.update_status({**obj, "status": status})
 
     def make_ready(self) -> None:

@@ -68,11 +68,17 @@ class ModelMachine:
         found = {name: self.states[name] for name in names}
         self.dumped += [name for name in found if name not in without_rules]
         found = {
-            n: replace(s, nft={key: table for key, table in s.nft.items() if key in tables.get(n, ())})
+            n: replace(
+                s,
+                rules6=s.rules6 if n in with_rules6 else iptables.EMPTY,
+                nft={key: table for key, table in s.nft.items() if key in tables.get(n, ())},
+            )
             for n, s in found.items()
         }
         return {
-            n: replace(s, rules=iptables.EMPTY, nft=nftables.EMPTY) if n in without_rules else s
+            n: replace(s, rules=iptables.EMPTY, rules6=iptables.EMPTY, nft=nftables.EMPTY)
+            if n in without_rules
+            else s
             for n, s in found.items()
         }
 
