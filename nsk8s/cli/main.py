@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "expose": ("expose", "expose", "Make a Service for a pod, deployment, replica set or service."),
     "scale": ("label", "scale", "Set the number of replicas."),
     "label": ("label", "label", "Set or remove labels."),
+    "node": ("node", "node", "Stop a node's kubelet, as if it had crashed, or start it again."),
     "exec": ("inside", "exec_", "Run a command in a pod, a node or a client."),
     "logs": ("inside", "logs", "Show what a container wrote."),
     "capture": ("inside", "capture", "Capture packets in a pod, a node or a client."),

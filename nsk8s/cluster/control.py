@@ -26,6 +26,7 @@ from nsk8s.cluster.events import Expiry
 from nsk8s.cluster.garbage import Garbage
 from nsk8s.cluster.jobs import Jobs
 from nsk8s.cluster.namespaces import Namespaces
+from nsk8s.cluster.nodehealth import NodeHealth
 from nsk8s.cluster.nodes import Nodes
 from nsk8s.cluster.registry import Registry
 from nsk8s.cluster.replicasets import REPLICATION_CONTROLLERS, ReplicaSets
@@ -157,6 +158,7 @@ class Control:
             Aggregation(store),
             ServiceAccounts(store, self._root_ca),
             nodes,
+            NodeHealth(store),
             Taints(store, registry),
             Garbage(store, registry),
             ReplicaSets(store, registry),

@@ -15,15 +15,33 @@ LEASES = "leases.coordination.k8s.io"
 NAMESPACE = "kube-node-lease"
 DURATION = 40
 """leaseDurationSeconds (the kubelet's nodeLeaseDurationSeconds)."""
+KUBELET, STOPPED, LOST = "nsk8s.dev/kubelet", "stopped", "lost"
+"""Annotation of a Node whose kubelet shall give no sign of life and do nothing, as if it had crashed; the
+second value says that it did so long ago."""
 STATUS_INTERVAL = 300.0
 """Seconds between two reports of an unchanged status (the kubelet's nodeStatusReportFrequency)."""
 
 
+def stopped(node: Obj) -> bool:
+    """Whether a node's kubelet was stopped."""
+    return _kubelet(node) in (STOPPED, LOST)
+
+
+def lost(node: Obj) -> bool:
+    """Whether it was so long ago that nobody waits for it any more."""
+    return _kubelet(node) == LOST
+
+
+def _kubelet(node: Obj) -> str:
+    return str((node["metadata"].get("annotations") or {}).get(KUBELET, ""))
+
+
 def beat(store: Store, nodes: Iterable[str]) -> None:
-    """The `nodes` live: renew their leases, make those that are missing, and now and then their status."""
+    """The `nodes` live, but for those whose kubelet was stopped: renew their leases, make those that are
+    missing, and now and then their status."""
     for name in nodes:
         node = store.get("nodes", "", name)
-        if node is not None:
+        if node is not None and not stopped(node):
             _renew(store, node)
             _report(store, node)
 

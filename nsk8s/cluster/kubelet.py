@@ -14,6 +14,7 @@ from ipaddress import ip_address, ip_network
 from nsk8s.api.topology import Topology
 from nsk8s.api.types import Obj, Pod
 from nsk8s.cluster.adoption import restore, seconds
+from nsk8s.cluster.heartbeats import stopped
 from nsk8s.cluster.ipam import AddressesExhausted, Ipam
 from nsk8s.cluster.lifecycle import (
     Command,
@@ -31,6 +32,7 @@ from nsk8s.cluster.lifecycle import (
     StartContainer,
     StopContainer,
 )
+from nsk8s.cluster.nodehealth import readiness
 from nsk8s.cluster.podevents import PodEvents
 from nsk8s.cluster.podstatus import status
 from nsk8s.cluster.podworker import GRACE, PodWorker
@@ -66,6 +68,8 @@ class Kubelet:
         self._alarm: dict[str, float] = {}
         self._wanted: dict[str, Pod] = {}
         self._shown: tuple[Pod, ...] | None = None
+        self._stopped: set[str] = set()
+        self._unwell: set[str] = set()
         self._tell = PodEvents(store)
 
     # --- what it is told ------------------------------------------------------------------------------
@@ -76,6 +80,8 @@ class Kubelet:
         """Take over from an earlier control plane: the UIDs of the pods whose sandbox exists, and the ids
         of the containers that run. Called once, before anything else. What belongs to no pod is ended."""
         self._cursor.read()
+        for node in self._nodes:
+            self._hear(node)
         stamp = self._store.now()
         commands: list[Command] = []
         for view in self._store.views("pods"):
@@ -85,7 +91,7 @@ class Kubelet:
             obj = self._store.find("pods", meta.namespace, meta.name)
             if not self._runs_here(view):
                 continue
-            worker = self._workers[meta.uid] = PodWorker(obj, view)
+            worker = self._new(obj, view)
             restore(worker, exists, containers, now, stamp)
             self._names[meta.namespace, meta.name] = meta.uid
             if worker.ip and not view.terminal and (exists or self._fits(view)):
@@ -114,6 +120,8 @@ class Kubelet:
             for change in changes:
                 if change.key.resource == "pods":
                     self._changed(change, now)
+                elif change.key.resource == "nodes":
+                    self._hear(change.key.name)
                 elif change.key.resource in CONTENTS and change.key.namespace in self._awaiting:
                     self._look_again(change.key.namespace)
         while self._alarms and self._alarms[0][0] <= now:
@@ -162,8 +170,10 @@ class Kubelet:
                     self._tell.sandbox_died(worker)
                     self._dirty[worker.uid] = None
                     return self._lose(worker, now, self._store.now())
-        worker.advance(now)
         self._dirty[worker.uid] = None
+        if self._still(worker):
+            return []
+        worker.advance(now)
         return self._said(worker, now)
 
     # --- what it knows --------------------------------------------------------------------------------
@@ -194,6 +204,8 @@ class Kubelet:
 
     def _relist(self, now: float) -> None:
         """Changes were missed, or undone: look at every pod."""
+        for node in self._nodes:
+            self._hear(node)
         for namespace in tuple(self._awaiting):
             self._look_again(namespace)
         there = set()
@@ -215,7 +227,7 @@ class Kubelet:
             view = self._store.view(Key("pods", meta["namespace"], meta["name"]))
             if not isinstance(view, Pod) or view.metadata.uid != uid or not self._runs_here(view):
                 return
-            worker = self._workers[uid] = PodWorker(obj, view)
+            worker = self._new(obj, view)
         else:
             old, worker.obj = worker.obj, obj
             before = old["metadata"]
@@ -255,12 +267,39 @@ class Kubelet:
             left = max(0, round(seconds(until) - seconds(self._store.now())))
             worker.delete(min(left, meta.get("deletionGracePeriodSeconds", GRACE)), now)
 
+    def _new(self, obj: Obj, view: Pod) -> PodWorker:
+        worker = self._workers[view.metadata.uid] = PodWorker(obj, view)
+        worker.unwell = view.spec.nodeName in self._unwell
+        return worker
+
+    def _hear(self, name: str) -> None:
+        """Whether the kubelet of a node was stopped, and whether the node is ready."""
+        node = self._store.get("nodes", "", name)
+        if node is None:
+            return
+        still, unwell = stopped(node), readiness(node) != "True"
+        if (still, unwell) == (name in self._stopped, name in self._unwell):
+            return
+        (self._stopped.add if still else self._stopped.discard)(name)
+        (self._unwell.add if unwell else self._unwell.discard)(name)
+        for worker in self._workers.values():
+            if worker.view.spec.nodeName == name:
+                worker.unwell = unwell
+                self._dirty[worker.uid] = None
+
+    def _still(self, worker: PodWorker) -> bool:
+        """Nobody looks after the pod: its node's kubelet was stopped. What nobody wants any more goes all the
+        same, for its name may be another's by now."""
+        return bool(self._stopped) and worker.view.spec.nodeName in self._stopped and not worker.gone
+
     def _runs_here(self, view: Pod) -> bool:
         return view.spec.nodeName in self._nodes
 
     # --- one pod, one step ----------------------------------------------------------------------------
 
     def _step(self, worker: PodWorker, now: float, stamp: str, commands: list[Command]) -> None:
+        if self._still(worker):
+            return
         if worker.sandbox == "none":
             if worker.deleting:
                 self._end(worker)

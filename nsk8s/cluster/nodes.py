@@ -14,8 +14,9 @@ from nsk8s.api.families import of_family
 from nsk8s.api.topology import NodeTopology, Topology
 from nsk8s.api.types import Obj
 from nsk8s.cluster.events import Recorder
-from nsk8s.cluster.heartbeats import beat
+from nsk8s.cluster.heartbeats import beat, stopped
 from nsk8s.cluster.ipam import room
+from nsk8s.cluster.nodehealth import readiness
 from nsk8s.cluster.patch import difference, merge
 from nsk8s.cluster.store import Change, Key, Store
 
@@ -52,20 +53,23 @@ class Nodes:
                 self._store.delete("nodes", "", obj["metadata"]["name"])
 
     def touched(self, change: Change) -> Iterable[Key]:
-        """Nodes that were deleted, and pods bound to no node that exists."""
+        """Nodes that were deleted or whose kubelet was started, and pods bound to no node that exists."""
         if change.key.resource == "nodes":
             if change.type == "DELETED":
                 yield change.key
                 for pod in self._store.list("pods"):
                     if pod["spec"].get("nodeName") == change.key.name:
                         yield Key("pods", pod["metadata"]["namespace"], pod["metadata"]["name"])
+            elif change.old is not None and stopped(change.old) and not stopped(change.new):
+                yield change.key
         elif change.key.resource == "pods" and change.type != "DELETED":
             node = change.new["spec"].get("nodeName")
             if node and self._store.get("nodes", "", node) is None:
                 yield change.key
 
     def sync(self, key: Key, now: float) -> float | None:
-        """Register a node again that somebody deleted; delete a pod whose node is gone (podgc)."""
+        """Register a node again that somebody deleted, or whose kubelet is back; delete a pod whose node is
+        gone (podgc)."""
         if key.resource == "nodes":
             if any(node.name == key.name for node in self._topology.nodes):
                 self._register(self._topology.node(key.name))
@@ -90,18 +94,28 @@ class Nodes:
         if before != said:
             new = merge(old, difference(json.loads(before), spoken))
             new = merge(new, {"metadata": {"annotations": {LAST_TOPOLOGY: said}}})
-        self._store.update("nodes", {**new, "status": self._status(node, old.get("status") or {})})
+        if stopped(new):
+            self._store.update("nodes", new)
+            return
+        new = self._store.update("nodes", {**new, "status": self._status(node, old.get("status") or {})})
+        if readiness(old) != "True":
+            self._ready(new)
 
     def _welcome(self, node: Obj) -> None:
         """A kubelet knows its Node by the name only, the node controller by its uid."""
         name = node["metadata"]["name"]
         itself = {**node, "metadata": {**node["metadata"], "uid": name}}
         self._kubelet.event(itself, "Normal", "Starting", "Starting kubelet.", host=name)
-        ready = f"Node {name} status is now: NodeReady"
-        self._kubelet.event(itself, "Normal", "NodeReady", ready, host=name)
+        self._ready(node)
         registered = f"Node {name} event: Registered Node {name} in Controller"
         self._controller.event(node, "Normal", "RegisteredNode", registered)
         beat(self._store, (name,))
+
+    def _ready(self, node: Obj) -> None:
+        name = node["metadata"]["name"]
+        itself = {**node, "metadata": {**node["metadata"], "uid": name}}
+        what = f"Node {name} status is now: NodeReady"
+        self._kubelet.event(itself, "Normal", "NodeReady", what, host=name)
 
     def _status(self, node: NodeTopology, old: Mapping[str, Any]) -> Obj:
         before = {c.get("type"): c for c in old.get("conditions") or ()}
@@ -131,7 +145,7 @@ class Nodes:
                     "status": status,
                     "reason": reason,
                     "message": message,
-                    **_times(before.pop(type_, {}), self._store.now()),
+                    **_times(before.pop(type_, {}), status, self._store.now()),
                 }
                 for type_, status, reason, message in conditions
             ]
@@ -152,10 +166,10 @@ class Nodes:
         }
 
 
-def _times(old: Mapping[str, Any], now: str) -> dict[str, str]:
-    """When a condition was last confirmed, and when it last changed; both stay as they are."""
+def _times(old: Mapping[str, Any], status: str, now: str) -> dict[str, str]:
+    """When a condition was last confirmed, and when it last changed; both stay if it is what it was."""
     fields = ("lastHeartbeatTime", "lastTransitionTime")
-    return {field: old.get(field) or now for field in fields}
+    return {field: (old.get(field) if old.get("status") == status else None) or now for field in fields}
 
 
 def _flannel(node: NodeTopology) -> dict[str, str]:

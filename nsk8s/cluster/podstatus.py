@@ -96,6 +96,9 @@ def _conditions(worker: PodWorker, now_phase: str) -> Iterable[tuple[str, bool, 
     sidecars = [run for run in worker.inits if run.role == "sidecar"]
     unready = [run.spec.name for run in (*sidecars, *worker.apps) if not run.ready]
     for type_ in ORDER[2:4]:
+        if worker.unwell and type_ == "Ready" and not unready:
+            yield type_, False, "", ""
+            continue
         yield _condition(type_, not unready, "ContainersNotReady", "unready", unready)
 
 

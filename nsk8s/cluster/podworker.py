@@ -34,7 +34,8 @@ Sandbox = Literal["none", "creating", "ready", "removing"]
 
 class PodWorker:
     """A pod that is bound to a node. `view` is the pod as it was when its sandbox was made, with its
-    address; `obj` the newest object seen; `why` tells people what the pod is waiting for, if anything."""
+    address; `obj` the newest object seen; `unwell` says that its node is not ready, and so neither is it;
+    `why` tells people what the pod is waiting for, if anything."""
 
     __slots__ = (
         "apps",
@@ -55,6 +56,7 @@ class PodWorker:
         "sandbox",
         "tries",
         "uid",
+        "unwell",
         "view",
         "why",
     )
@@ -82,6 +84,7 @@ class PodWorker:
         self.retry_at: float | None = None
         self.tries = 0
         self.why = ""
+        self.unwell = False
         self.commands: list[Command] = []
 
     # --- where it stands ------------------------------------------------------------------------------
