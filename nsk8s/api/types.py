@@ -444,12 +444,14 @@ class ServiceSpec(Struct, frozen=True):
     externalName: str = ""
     sessionAffinity: str = "None"
     sessionAffinityConfig: SessionAffinityConfig | None = None
-    externalTrafficPolicy: str = "Cluster"
+    externalTrafficPolicy: str | None = None
     internalTrafficPolicy: str = "Cluster"
     publishNotReadyAddresses: bool = False
     trafficDistribution: str | None = None
     loadBalancerSourceRanges: tuple[str, ...] = ()
     healthCheckNodePort: int = 0
+    allocateLoadBalancerNodePorts: bool | None = None
+    loadBalancerClass: str | None = None
 
     @property
     def cluster_ips(self) -> tuple[str, ...]:
@@ -460,7 +462,7 @@ class ServiceSpec(Struct, frozen=True):
 class LoadBalancerIngress(Struct, frozen=True):
     ip: str = ""
     hostname: str = ""
-    ipMode: str = "VIP"
+    ipMode: str | None = None
 
 
 class LoadBalancerStatus(Struct, frozen=True):

@@ -164,3 +164,14 @@ def validate_update(old: Obj, new: Obj, resource: Resource | None = None) -> lis
     if rule is not None and rule.update is not None:
         rule.update(old, new, findings)
     return findings.problems
+
+
+def validate_status(obj: Obj) -> list[Problem]:
+    """What is wrong with the status of an object of a built-in kind that is valid otherwise."""
+    findings = Findings()
+    rule = rule_of(str(obj.get("kind")))
+    if rule is not None and rule.status is not None:
+        view = _view(obj, rule.view, findings)
+        if view is not None:
+            rule.status(view, findings)
+    return findings.problems

@@ -16,7 +16,7 @@ from nsk8s.api.defaults import default
 from nsk8s.api.kinds import Kinds, Resource, kinds_of
 from nsk8s.api.topology import Topology
 from nsk8s.api.types import Obj
-from nsk8s.api.validation import validate, validate_update
+from nsk8s.api.validation import validate, validate_status, validate_update
 from nsk8s.cluster import (
     definitions,
     managedfields,
@@ -173,6 +173,9 @@ class Registry:
         if subresource:
             kept = {**old["metadata"], "resourceVersion": meta["resourceVersion"]}
             new = {**old, "metadata": kept, "status": obj.get("status") or {}}
+            if problems := validate_status(new):
+                raise _invalid(resource.kind, meta["name"], problems)
+            new = strategies.reported(resource.name, new)
             new = new if track is None else _owned(new, track(new))
         else:
             new = self._completed(resource, {**obj, "metadata": meta}, old, track)

@@ -212,14 +212,24 @@ class ServiceAllocator:
         if ports:
             spec["ports"] = ports
         if spec.get("type") == "LoadBalancer" and spec.get("externalTrafficPolicy") == "Local":
-            if spec.get("healthCheckNodePort"):
-                self._check(spec["healthCheckNodePort"], mine, "spec.healthCheckNodePort", problems)
-            else:
-                found = self._free(named, problems)
-                if found:
-                    spec["healthCheckNodePort"] = found
+            self._health_check_port(spec, named, mine, problems)
         else:
             spec.pop("healthCheckNodePort", None)
+
+    def _health_check_port(
+        self, spec: dict[str, Any], named: set[int], mine: set[int], problems: list[Problem]
+    ) -> None:
+        wanted = spec.get("healthCheckNodePort")
+        if not wanted:
+            if found := self._free(named, problems):
+                spec["healthCheckNodePort"] = found
+            return
+        found_wrong: list[Problem] = []
+        self._check(wanted, mine, "", found_wrong)
+        for one in found_wrong:
+            why = one.what.removeprefix(f"Invalid value: {wanted}: ")
+            what = f"Internal error: failed to allocate requested HealthCheck NodePort {wanted}: {why}"
+            problems.append(Problem("spec.healthCheckNodePort", what))
 
     def _free(self, named: set[int], problems: list[Problem]) -> int | None:
         offset = self._node_ports.lowest({number - NODE_PORTS.start for number in named})
@@ -311,14 +321,15 @@ def kept(obj: Obj, stored: Obj) -> Obj:
     else:
         _keep_addresses(new, old)
     had = {_port_key(p): p["nodePort"] for p in old.get("ports") or () if p.get("nodePort")}
-    wants = _wants_node_ports(new)
+    # allocateLoadBalancerNodePorts: false takes none away; who wants that leaves them out.
+    wants, reachable = _wants_node_ports(new), new.get("type") in ("NodePort", "LoadBalancer")
     given = new.get("ports")
     ports = []
     for port in given if isinstance(given, list) and all(isinstance(p, dict) for p in given) else ():
         number = had.get(_port_key(port))
         if wants and number and not port.get("nodePort"):
             port = {**port, "nodePort": number}
-        elif not wants and number and port.get("nodePort") == number:
+        elif number and not reachable and port.get("nodePort") == number:
             port = {k: v for k, v in port.items() if k != "nodePort"}
         ports.append(port)
     if ports:
@@ -328,10 +339,12 @@ def kept(obj: Obj, stored: Obj) -> Obj:
         new.setdefault("healthCheckNodePort", health)
     elif health and new.get("healthCheckNodePort") == health:
         del new["healthCheckNodePort"]
-    if new.get("type") in ("ClusterIP", "ExternalName"):
-        for field in ("externalTrafficPolicy", "allocateLoadBalancerNodePorts"):
-            if field in new and new[field] == old.get(field):
-                del new[field]
+    useless: tuple[str, ...] = () if reachable or new.get("externalIPs") else ("externalTrafficPolicy",)
+    if new.get("type") != "LoadBalancer":
+        useless += ("allocateLoadBalancerNodePorts", "loadBalancerClass")
+    for field in useless:
+        if field in new and new[field] == old.get(field):
+            del new[field]
     return {**obj, "spec": new}
 
 

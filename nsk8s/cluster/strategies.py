@@ -32,7 +32,21 @@ def revised(resource: str, old: Obj, new: Obj) -> Obj:
         if old["spec"].get("template") != new["spec"].get("template") and generation.isdecimal():
             generation = str(int(generation) + 1)
         return _annotated(new, generation)
+    if resource == "services" and new["spec"].get("type") != "LoadBalancer":
+        return {**new, "status": {**(new.get("status") or {}), "loadBalancer": {}}}
     return new
+
+
+def reported(resource: str, obj: Obj) -> Obj:
+    """An object with a new status: nodes capture a load balancer's address unless it says otherwise."""
+    status = obj.get("status") or {}
+    points = (status.get("loadBalancer") or {}).get("ingress") if resource == "services" else None
+    if not points:
+        return obj
+    filled = [
+        {**point, "ipMode": "VIP"} if point.get("ip") and "ipMode" not in point else point for point in points
+    ]
+    return {**obj, "status": {**status, "loadBalancer": {**status["loadBalancer"], "ingress": filled}}}
 
 
 def _selecting(job: Obj, uid: str) -> Obj:

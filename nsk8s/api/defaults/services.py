@@ -31,7 +31,9 @@ def _service(obj: Obj) -> Obj:
             spec,
             {"internalTrafficPolicy": "Cluster"},
         )
-    if spec["type"] in ("NodePort", "LoadBalancer"):
+    if spec["type"] in ("NodePort", "LoadBalancer") or (
+        spec["type"] == "ClusterIP" and spec.get("externalIPs")
+    ):
         spec = filled(spec, {"externalTrafficPolicy": "Cluster"})
     if spec["type"] == "LoadBalancer":
         spec = filled(spec, {"allocateLoadBalancerNodePorts": True})

@@ -20,12 +20,14 @@ class AnyObject(Struct, frozen=True):
 @dataclass(frozen=True, slots=True)
 class Rule:
     """The `view` that a kind's fields must fit, what its names look like, what must hold for the view
-    (`check`), and what a change may not touch (`update`: the old and the new object, both defaulted)."""
+    (`check`), what a change may not touch (`update`: the old and the new object, both defaulted), and what
+    must hold for a status (`status`)."""
 
     view: type[Any] = AnyObject
     check: Callable[[Any, Findings], None] | None = None
     name: Callable[[str], str] = names.subdomain
     update: Callable[[Obj, Obj, Findings], None] | None = None
+    status: Callable[[Any, Findings], None] | None = None
 
 
 def frozen(old: Obj, new: Obj, path: str, findings: Findings, why: str = "field is immutable") -> None:

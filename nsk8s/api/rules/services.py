@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from nsk8s.api import names
 from nsk8s.api.families import BY_NAME, family
 from nsk8s.api.findings import Findings
+from nsk8s.api.rules.balancers import balancer, balancer_status, balancer_update
 from nsk8s.api.rules.pods import PROTOCOLS, ip_address
 from nsk8s.api.rules.rule import AnyObject, Rule, frozen
 from nsk8s.api.types import EndpointSlice, Obj, Service, ServicePort, ServiceSpec, Struct
@@ -52,6 +53,7 @@ def service(view: Service, findings: Findings) -> None:
             _routable(address, path, findings)
     _affinity(spec, findings)
     _traffic(spec, findings)
+    balancer(spec, findings)
 
 
 def _stacks(spec: ServiceSpec, findings: Findings) -> None:
@@ -161,18 +163,15 @@ def _affinity(spec: ServiceSpec, findings: Findings) -> None:
 
 
 def _traffic(spec: ServiceSpec, findings: Findings) -> None:
-    for field, policy in (
-        ("externalTrafficPolicy", spec.externalTrafficPolicy),
-        ("internalTrafficPolicy", spec.internalTrafficPolicy),
-    ):
-        findings.one_of(f"spec.{field}", policy, ("Cluster", "Local"))
+    external = spec.externalTrafficPolicy
+    findings.one_of("spec.externalTrafficPolicy", external or "Cluster", ("Cluster", "Local"))
+    findings.one_of("spec.internalTrafficPolicy", spec.internalTrafficPolicy, ("Cluster", "Local"))
+    reachable = spec.type in ("NodePort", "LoadBalancer") or (spec.type == "ClusterIP" and spec.externalIPs)
+    if external and not reachable:
+        why = "may only be set for externally-accessible services"
+        findings.invalid("spec.externalTrafficPolicy", external, why)
     if spec.trafficDistribution is not None:
         findings.one_of("spec.trafficDistribution", spec.trafficDistribution, DISTRIBUTIONS)
-    reachable = spec.type in ("NodePort", "LoadBalancer") or spec.externalIPs
-    if spec.externalTrafficPolicy == "Local" and not reachable:
-        findings.invalid(
-            "spec.externalTrafficPolicy", "Local", "may only be set for externally-accessible services"
-        )
 
 
 def _routable(address: str, path: str, findings: Findings) -> None:
@@ -190,8 +189,9 @@ def _routable(address: str, path: str, findings: Findings) -> None:
 
 def _update(old: Obj, new: Obj, findings: Findings) -> None:
     """The primary family and cluster IP of a Service stay, unless it stops or begins to have any; the
-    secondary ones come and go with the policy."""
+    secondary ones come and go with the policy. A load balancer keeps who is in charge of it."""
     before, after = old["spec"], new["spec"]
+    balancer_update(before, after, findings)
     if "ExternalName" in (before.get("type"), after.get("type")):
         return
     was, now = (s.get("clusterIPs") or [s.get("clusterIP") or ""] for s in (before, after))
@@ -304,7 +304,7 @@ def _slice_update(old: Obj, new: Obj, findings: Findings) -> None:
 
 
 RULES: dict[str, Rule] = {
-    "Service": Rule(Service, service, names.label_1035, _update),
+    "Service": Rule(Service, service, names.label_1035, _update, balancer_status),
     "Endpoints": Rule(Endpoints, endpoints),
     "EndpointSlice": Rule(EndpointSlice, endpoint_slice, update=_slice_update),
 }

@@ -8,7 +8,7 @@ import pytest
 from nsk8s.api import fieldpath, names
 from nsk8s.api.defaults import default
 from nsk8s.api.types import VIEWS, Obj, view
-from nsk8s.api.validation import validate, validate_update
+from nsk8s.api.validation import validate, validate_status, validate_update
 
 VALID: dict[str, Obj] = {
     "Pod": {
@@ -483,6 +483,30 @@ def test_valid_objects_are_valid_as_written_and_as_stored(kind: str) -> None:
         ),
         ("Service", "spec.externalTrafficPolicy", "Locl", 'did you mean "Local"?'),
         ("Service", "spec.selector", {"a": "b c"}, "spec.selector[a]: Invalid value"),
+        (
+            "Service",
+            "spec.loadBalancerSourceRanges",
+            ["10.0.0.0/8"],
+            "spec.LoadBalancerSourceRanges: Forbidden: may only be used when `type` is 'LoadBalancer'",
+        ),
+        (
+            "Service",
+            "spec.allocateLoadBalancerNodePorts",
+            False,
+            "spec.allocateLoadBalancerNodePorts: Forbidden: may only be used when `type` is 'LoadBalancer'",
+        ),
+        (
+            "Service",
+            "spec.loadBalancerClass",
+            "example.com/lb",
+            "spec.loadBalancerClass: Forbidden: may only be used when `type` is 'LoadBalancer'",
+        ),
+        (
+            "Service",
+            "spec.healthCheckNodePort",
+            31000,
+            "31000: may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'",
+        ),
         ("EndpointSlice", "addressType", "IP", "addressType: Unsupported value"),
         ("EndpointSlice", "endpoints[0].addresses", [], "must contain at least 1 address"),
         (
@@ -616,3 +640,102 @@ def test_names() -> None:
     assert names.repaired("My_App!") == "my-app"
     assert names.repaired("???") == ""
     assert "hyphen" in names.port_name("-a") and "consecutive" in names.port_name("a--b")  # noqa: PT018
+
+
+LB = {"type": "LoadBalancer", "externalTrafficPolicy": "Local"}
+
+
+@pytest.mark.parametrize(
+    ("spec", "finding"),
+    [
+        (
+            {**LB, "loadBalancerSourceRanges": [" 10.0.0.1/8 ", "fd00::/8", "10.0.0.1", "10.0.0.0/33"]},
+            [
+                f'spec.LoadBalancerSourceRanges[{i}]: Invalid value: "{cidr}": must be a valid CIDR value,'
+                for i, cidr in ((2, "10.0.0.1"), (3, "10.0.0.0/33"))
+            ],
+        ),
+        ({**LB, "loadBalancerClass": "a b"}, ["spec.loadBalancerClass: Invalid value"]),
+        (
+            {**LB, "healthCheckNodePort": 70000},
+            [
+                "spec.healthCheckNodePort: Invalid value: 70000: must be between 1 and 65535, inclusive",
+            ],
+        ),
+        ({**LB, "clusterIP": "None"}, ["may not be set to 'None' for LoadBalancer services"]),
+        (
+            {"externalTrafficPolicy": "Cluster"},
+            ['externalTrafficPolicy: Invalid value: "Cluster": may only be set for externally-accessible'],
+        ),
+        ({"externalTrafficPolicy": "Local", "externalIPs": ["203.0.113.7"]}, []),
+        ({"externalIPs": ["127.0.0.1"]}, ["may not be in the loopback range (127.0.0.0/8, ::1/128)"]),
+    ],
+)
+def test_services_to_the_outside(spec: dict[str, Any], finding: list[str]) -> None:
+    meta = {"name": "x"}
+    obj = {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": {"ports": [{"port": 80}], **spec}}
+    found = [str(problem) for problem in validate(default(obj))]
+    assert len(found) == len(finding), found
+    for one, wanted in zip(found, finding, strict=True):
+        assert wanted in one
+
+
+def test_a_load_balancer_keeps_its_class_and_its_health_check_port() -> None:
+    def balancer(**spec: object) -> Obj:
+        spec = {**LB, "ports": [{"port": 80}], "healthCheckNodePort": 31000, **spec}
+        return default({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "x"}, "spec": spec})
+
+    assert [str(p) for p in validate_update(balancer(), balancer(healthCheckNodePort=31001))] == [
+        "spec.healthCheckNodePort: Forbidden: field is immutable"
+    ]
+    changed = validate_update(balancer(loadBalancerClass="a/b"), balancer(loadBalancerClass="a/c"))
+    assert [str(p) for p in changed] == [
+        'spec.loadBalancerClass: Invalid value: "a/c": may not change once set'
+    ]
+    assert validate_update(balancer(), balancer(externalTrafficPolicy="Cluster")) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "ingress", "finding"),
+    [
+        ("LoadBalancer", {"ip": "203.0.113.7"}, ""),
+        ("LoadBalancer", {"ip": "203.0.113.7", "ipMode": "Proxy"}, ""),
+        ("LoadBalancer", {"hostname": "lb.example.com"}, ""),
+        (
+            "LoadBalancer",
+            {"ip": "203.0.113"},
+            'ingress[0].ip: Invalid value: "203.0.113": must be a valid IP',
+        ),
+        (
+            "LoadBalancer",
+            {"ip": "203.0.113.7", "ipMode": "Vip"},
+            'ingress[0].ipMode: Unsupported value: "Vip": supported values: "Proxy", "VIP"',
+        ),
+        (
+            "LoadBalancer",
+            {"hostname": "a", "ipMode": "VIP"},
+            "ingress[0].ipMode: Forbidden: may not be specified when `ip` is not set",
+        ),
+        (
+            "LoadBalancer",
+            {"hostname": "203.0.113.7"},
+            "ingress[0].hostname: Invalid value",
+        ),
+        (
+            "NodePort",
+            {"ip": "203.0.113.7"},
+            "status.loadBalancer.ingress: Forbidden: may only be used when `spec.type` is 'LoadBalancer'",
+        ),
+    ],
+)
+def test_the_status_of_a_load_balancer(kind: str, ingress: dict[str, str], finding: str) -> None:
+    obj = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "x"},
+        "spec": {"type": kind, "ports": [{"port": 80}]},
+        "status": {"loadBalancer": {"ingress": [ingress]}},
+    }
+    found = [str(problem) for problem in validate_status(default(obj))]
+    assert len(found) == bool(finding), found
+    assert all(finding in one for one in found)

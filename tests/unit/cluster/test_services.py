@@ -90,6 +90,54 @@ def test_a_local_load_balancer_gets_a_health_check_port() -> None:
     assert made["spec"]["healthCheckNodePort"] == 30087
 
 
+def test_a_health_check_port_that_somebody_has() -> None:
+    world = World()
+    world.create(service("a", type="NodePort", ports=[{"port": 80, "nodePort": 31000}]))
+    wanted = service("lb", type="LoadBalancer", externalTrafficPolicy="Local", healthCheckNodePort=31000)
+    why = "failed to allocate requested HealthCheck NodePort 31000: provided port is already allocated"
+    with pytest.raises(ApiError, match=why):
+        world.create(wanted)
+    made = world.create({**wanted, "spec": {**wanted["spec"], "healthCheckNodePort": 31001}})
+    assert made["spec"]["healthCheckNodePort"] == 31001
+
+
+def test_a_load_balancer_without_node_ports() -> None:
+    world = World()
+    made = world.create(service("lb", type="LoadBalancer", allocateLoadBalancerNodePorts=False))
+    assert "nodePort" not in made["spec"]["ports"][0]
+    # On one that has them it takes none away, until they are left out.
+    made = world.create(service("had", type="LoadBalancer"))
+    spec = {**made["spec"], "allocateLoadBalancerNodePorts": False}
+    kept = world.registry.update({**made, "spec": spec})
+    assert kept["spec"]["ports"] == made["spec"]["ports"]
+    ports = [{k: v for k, v in port.items() if k != "nodePort"} for port in spec["ports"]]
+    assert (
+        "nodePort"
+        not in world.registry.update({**kept, "spec": {**spec, "ports": ports}})["spec"]["ports"][0]
+    )
+
+
+def test_a_load_balancers_status_is_nodes_business_only_while_it_is_one() -> None:
+    world = World()
+    made = world.create(
+        service("lb", type="LoadBalancer", externalTrafficPolicy="Local", loadBalancerClass="a/b")
+    )
+    ingress = [{"ip": "203.0.113.7"}, {"hostname": "lb.example.com"}]
+    told = world.registry.update_status({**made, "status": {"loadBalancer": {"ingress": ingress}}})
+    assert told["status"]["loadBalancer"]["ingress"] == [{"ip": "203.0.113.7", "ipMode": "VIP"}, ingress[1]]
+    plain = world.registry.update({**told, "spec": {**told["spec"], "type": "ClusterIP"}})
+    assert plain["status"] == {"loadBalancer": {}}
+    gone = {
+        "healthCheckNodePort",
+        "externalTrafficPolicy",
+        "allocateLoadBalancerNodePorts",
+        "loadBalancerClass",
+    }
+    assert not gone & plain["spec"].keys()
+    with pytest.raises(ApiError, match="may only be used when `spec"):
+        world.registry.update_status({**plain, "status": {"loadBalancer": {"ingress": ingress}}})
+
+
 def test_allocations_follow_a_rollback() -> None:
     world = World()
     world.store.commit()
