@@ -104,6 +104,7 @@ ROWS = {
     97: "drain, cordon, a node that is not ready",
     98: "the defaults of expose, scale and run",
     99: "StatefulSet: order, stable names, DNS",
+    100: "exec and port-forward by SPDY and WebSocket, proxies, logs and watches, by real kubectls",
     101: "two clusters side by side; nothing left behind",
 }
 """What each row says. A number without a test is not in the README."""

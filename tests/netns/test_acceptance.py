@@ -174,7 +174,7 @@ def test_get_in_every_form(web: Kubectl) -> None:
     assert "configmap" not in everything
 
 
-def test_get_w_shows_what_happens(kubectl: Kubectl) -> None:
+def test_row_100_get_w_shows_what_happens(kubectl: Kubectl) -> None:
     with kubectl.popen(["get", "pods", "-w", "-l", "run=watched"], stdout=subprocess.PIPE) as watching:
         assert watching.stdout is not None
         seen: list[str] = []
@@ -555,7 +555,7 @@ def ways(kubectl: Kubectl) -> list[dict[str, str]]:
     return [{}, {"KUBECTL_REMOTE_COMMAND_WEBSOCKETS": "false"}] if kubectl.minor >= 30 else [{}]
 
 
-def test_exec(shell: Kubectl) -> None:
+def test_row_100_exec(shell: Kubectl) -> None:
     for env in ways(shell):
         run = ("exec", "shell", "-c", "cat", "--")
         done = shell.run(*run, "sh", "-c", "echo out; echo err >&2", env=env)
@@ -574,7 +574,7 @@ def test_exec(shell: Kubectl) -> None:
         )
 
 
-def test_logs(shell: Kubectl) -> None:
+def test_row_100_logs(shell: Kubectl) -> None:
     assert shell("logs", "shell", "-c", "cat") == "line 1\nline 2\nline 3\n"
     assert shell("logs", "shell", "-c", "cat", "--tail=1") == "line 3\n"
     with shell.popen(["logs", "-f", "shell", "-c", "cat"], stdout=subprocess.PIPE) as following:
@@ -616,7 +616,7 @@ def forwarded(kubectl: Kubectl, target: str, ports: str) -> tuple[subprocess.Pop
     return process, int(match[1])
 
 
-def test_port_forward(shell: Kubectl) -> None:
+def test_row_100_port_forward(shell: Kubectl) -> None:
     process, port = forwarded(shell, "pod/shell", ":80")
     with process:
         for _ in range(5):

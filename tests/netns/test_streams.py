@@ -145,7 +145,7 @@ def test_a_child_left_in_the_background_keeps_nobody_waiting(kubectl: Kubectl) -
 
 
 @pytest.mark.parametrize("target", ["real", "web"])
-def test_much_each_way(kubectl: Kubectl, large: Path, target: str) -> None:
+def test_row_100_much_each_way(kubectl: Kubectl, large: Path, target: str) -> None:
     with large.open("rb") as file:
         process = kubectl.popen(["exec", "-i", target, "--", "cat"], stdin=file, stdout=subprocess.PIPE)
         assert process.stdout is not None
@@ -341,7 +341,7 @@ def test_a_port_that_nobody_listens_on(kubectl: Kubectl) -> None:
 
 
 @pytest.mark.parametrize("name", ["pods/web", "pods/http:web:80", "services/web:http", "services/web:8080"])
-def test_a_proxy_passes_requests_on(kubectl: Kubectl, name: str) -> None:
+def test_row_100_a_proxy_passes_requests_on(kubectl: Kubectl, name: str) -> None:
     assert "pod web" in kubectl("get", "--raw", f"/api/v1/namespaces/default/{name}/proxy/")
 
 
