@@ -136,6 +136,8 @@ class PortRules:
 
     def keeping(self, known: Mapping[Chain, Chain]) -> Self:
         """The same with those of the `known` chains that are equal to its own."""
+        if not known:
+            return self
         return replace(self, chains=tuple(known.get(chain, chain) for chain in self.chains))
 
 

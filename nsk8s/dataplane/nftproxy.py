@@ -69,12 +69,14 @@ class PortRules:
 
     def keeping(self, known: Mapping[Chain, Chain]) -> Self:
         """The same with those of the `known` chains that are equal to its own."""
+        if not known:
+            return self
         return replace(self, chains=tuple(known.get(chain, chain) for chain in self.chains))
 
 
 def named(name: str) -> str:
     """How the names of the chains and sets of a service port or endpoint end."""
-    digest = base64.b32encode(hashlib.sha256(name.encode()).digest())[:8].decode()
+    digest = base64.b32encode(hashlib.sha256(name.encode()).digest()[:5]).decode()
     whole = f"{digest}-{name}"
     return whole if len(whole) <= _LONGEST else f"{whole[: _LONGEST - 3]}..."
 
@@ -113,16 +115,17 @@ def port_rules(front: Frontend, choice: Choice, node: NodeProxy, comments: bool 
         elements += [("firewall-ips", ip + tail, held) for ip in front.load_balancer_ips]
     if choice.exist and front.external:
         chains.append(Chain(ext, _external(front, words, node.local, svc, svl if external else "")))
-    ends = {e.address: named(f"{whole}__{e.ip.replace(':', '.')}/{e.port}") for e in choice.reachable}
+    alone = choice.reachable if front.affinity else ()
+    ends = {e.address: named(f"{whole}__{e.ip.replace(':', '.')}/{e.port}") for e in alone}
     for name, endpoints in ((svc, choice.cluster), (svl, choice.local)):
         if endpoints:
             chains.append(Chain(name, _balance(front, words, endpoints, ends)))
     affinity: list[Set] = []
-    if front.affinity:
-        for endpoint in choice.reachable:
-            remember = f"update @affinity-{ends[endpoint.address]} {{ {words.family} saddr }}"
-            chains.append(Chain(f"endpoint-{ends[endpoint.address]}", (remember, _dnat(front, endpoint))))
-            affinity.append(_affinity(words, f"affinity-{ends[endpoint.address]}", front.affinity))
+    for endpoint in alone:
+        name = ends[endpoint.address]
+        remember = f"update @affinity-{name} {{ {words.family} saddr }}"
+        chains.append(Chain(f"endpoint-{name}", (remember, _dnat(front, endpoint))))
+        affinity.append(_affinity(words, f"affinity-{name}", front.affinity))
     return PortRules(tuple(chains), tuple(elements), tuple(affinity), _hairpins(front, choice.reachable))
 
 

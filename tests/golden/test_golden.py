@@ -45,6 +45,7 @@ def topology(cluster: dict[str, Any]) -> Topology:
         pod_cidrs=pair(spec["podCIDR"]),
         node_cidrs=pair(spec["nodeCIDR"]),
         host_access=spec.get("hostAccess", False),
+        proxy_mode=spec.get("proxyMode", "iptables"),
     )
 
 
