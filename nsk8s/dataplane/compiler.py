@@ -12,15 +12,17 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from nsk8s.api.families import Family
 from nsk8s.api.topology import NodeTopology, Topology
 from nsk8s.api.types import EndpointSlice, Pod, Service
 from nsk8s.dataplane import fabric, flannel, kubelet, node
 from nsk8s.dataplane.fabric import FABRIC, Underlay
 from nsk8s.dataplane.nftproxy import TABLES
-from nsk8s.dataplane.pod import Shape, Subnet, Wiring, pod_namespace, shape, wire
+from nsk8s.dataplane.pod import Shape, Wiring, pod_namespace, shape, subnets, wire
 from nsk8s.dataplane.proxyoptions import node_proxy
 from nsk8s.dataplane.proxyports import Listener, listeners
 from nsk8s.dataplane.services import ProxyRules, service_rules
+from nsk8s.linux import nftables
 from nsk8s.linux.nftables import Key
 from nsk8s.linux.values import NamespaceState, Ruleset
 
@@ -62,7 +64,7 @@ Below it ARP can be seen at work."""
 @dataclass(frozen=True, slots=True)
 class ClusterView:
     """What the cluster's state says about the network: `pods` are those whose sandbox is wanted, each
-    with spec.nodeName and status.podIP; `zones` has the zone of each node that is in one."""
+    with spec.nodeName and status.podIPs; `zones` has the zone of each node that is in one."""
 
     pods: Sequence[Pod] = ()
     services: Sequence[Service] = ()
@@ -75,13 +77,16 @@ class Compiler:
 
     def __init__(self, topology: Topology) -> None:
         self._topology = topology
-        underlay = Underlay.of(topology.node_cidr)
-        remotes = [flannel.remote(each) for each in topology.nodes]
+        nets = fabric.underlays(topology)
+        remotes = [flannel.remote(vtep) for each in topology.nodes for vtep in flannel.vteps(each)]
         self._fabric = fabric.fabric(topology)
-        self._clients = [fabric.client(each, underlay) for each in topology.clients]
+        self._clients = [fabric.client(each, nets) for each in topology.clients]
         self._host = [fabric.host(topology)] if topology.host_access else []
-        self._nodes = {each.name: _Node(each, topology, remotes, underlay) for each in topology.nodes}
-        self._services = service_rules(topology, [each.proxy for each in self._nodes.values()])
+        self._nodes = {each.name: _Node(each, topology, remotes, nets) for each in topology.nodes}
+        self._services = {
+            kind: service_rules(topology, kind, [each.proxies[kind] for each in self._nodes.values()])
+            for kind in topology.families
+        }
         self._pods: dict[str, tuple[Pod, Shape, Wiring]] = {}
 
     def compile(self, view: ClusterView) -> dict[str, NamespaceState]:
@@ -97,10 +102,13 @@ class Compiler:
         placed: dict[str, list[Wiring]] = {name: [] for name in self._nodes}
         for pod, _, wiring in self._pods.values():
             placed[pod.spec.nodeName].append(wiring)
-        rules = self._services.rules(view.services, view.slices, view.zones)
+        rules = {
+            kind: each.rules(view.services, view.slices, view.zones) for kind, each in self._services.items()
+        }
         states = {FABRIC: self._fabric}
         for name, each in self._nodes.items():
-            states[name] = each.state(tuple(placed[name]), rules[name], crowded=crowded)
+            of_node = {kind: of_family[name] for kind, of_family in rules.items()}
+            states[name] = each.state(tuple(placed[name]), of_node, crowded=crowded)
         for outside in self._clients:
             states[outside.name] = outside
         for name, (_, _, wiring) in self._pods.items():
@@ -110,18 +118,25 @@ class Compiler:
         return states
 
     def udp_frontends(self) -> dict[tuple[str, int], frozenset[tuple[str, int]]]:
-        """The UDP frontends of the view compiled last, (address, port) or (0.0.0.0, nodePort), each with its
-        serving backends; when they change, connection tracking entries of other backends are stale."""
-        return self._services.udp_frontends()
+        """The UDP frontends of the view compiled last, (address, port) or (0.0.0.0 or ::, nodePort), each
+        with its serving backends; when they change, connection tracking entries of other backends are
+        stale."""
+        return {
+            frontend: backends
+            for each in self._services.values()
+            for frontend, backends in each.udp_frontends().items()
+        }
 
     def proxy_listeners(self) -> dict[str, tuple[Listener, ...]]:
         """Where kube-proxy itself listens on each node, and what it tells there, after the view compiled
         last; nowhere where there is none."""
         if self._topology.proxy_mode == "none":
             return {}
-        checks = self._services.health_checks()
-        mode = self._topology.proxy_mode
-        return {name: listeners(each.proxy, mode, checks[name]) for name, each in self._nodes.items()}
+        mode, primary = self._topology.proxy_mode, self._topology.families[0]
+        checks = self._services[primary].health_checks()
+        return {
+            name: listeners(each.proxies[primary], mode, checks[name]) for name, each in self._nodes.items()
+        }
 
     def _wired(self, pod: Pod, crowded: bool) -> tuple[Pod, Shape, Wiring]:
         last = self._pods.get(pod_namespace(pod.metadata.namespace, pod.metadata.name))
@@ -130,8 +145,7 @@ class Compiler:
         form = shape(pod, crowded=crowded)
         if last and last[1] == form:
             return pod, form, last[2]
-        subnet = self._nodes[form.node].subnet
-        return pod, form, wire(pod, form, subnet, self._topology.pod_cidr)
+        return pod, form, wire(pod, form, self._nodes[form.node].subnets)
 
 
 class _Node:
@@ -142,26 +156,37 @@ class _Node:
         topology: NodeTopology,
         cluster: Topology,
         remotes: Sequence[flannel.Remote],
-        underlay: Underlay,
+        nets: Sequence[Underlay],
     ) -> None:
-        self.subnet = Subnet.of(topology)
-        self.proxy = node_proxy(cluster, topology, node.addresses(topology))
-        self._empty = node.base(topology, remotes, underlay, self.proxy)
-        self._rules = node.NodeRules(topology, cluster.pod_cidr)
+        self.subnets = subnets(topology, cluster.pod_cidrs)
+        self.proxies = {
+            kind: node_proxy(cluster, topology, kind, node.addresses(topology, kind))
+            for kind in cluster.families
+        }
+        self._empty = node.base(topology, remotes, nets, self.subnets, tuple(self.proxies.values()))
+        self._rules = {net.family: node.NodeRules(net) for net in self.subnets}
         self._others = [other for other in cluster.nodes if other.name != topology.name]
-        self._last: tuple[tuple[Wiring, ...], ProxyRules, bool] | None = None
+        self._last: tuple[tuple[Wiring, ...], Mapping[Family, ProxyRules], bool] | None = None
         self._state = self._empty
-        self._ruleset: tuple[tuple[object, ...], Ruleset] | None = None
+        self._rulesets: dict[Family, tuple[tuple[object, ...], Ruleset]] = {}
 
-    def state(self, pods: tuple[Wiring, ...], rules: ProxyRules, *, crowded: bool) -> NamespaceState:
-        """The node's state with these pods (in any fixed order) and kube-proxy's rules."""
+    def state(
+        self, pods: tuple[Wiring, ...], rules: Mapping[Family, ProxyRules], *, crowded: bool
+    ) -> NamespaceState:
+        """The node's state with these pods (in any fixed order) and kube-proxy's rules of each family."""
         last = self._last
-        if last is None or last[1] is not rules or (last[0], last[2]) != (pods, crowded):
-            ports = tuple(wired.ports for wired in pods if wired.ports is not None)
-            if self._ruleset is None or self._ruleset[0] != (rules.iptables, ports):
-                made = self._rules.with_services(rules.iptables, ports)
-                self._ruleset = (rules.iptables, ports), made
+        same = last is not None and all(last[1][kind] is each for kind, each in rules.items())
+        if not same or last is None or (last[0], last[2]) != (pods, crowded):
+            rulesets = {kind: self._ruleset(kind, each, pods) for kind, each in rules.items()}
             neighbours = node.underlay_neighbours(self._others) if crowded else frozenset()
-            self._state = node.populated(self._empty, pods, neighbours, self._ruleset[1], rules.nft)
+            tables = nftables.tables(*(table for each in rules.values() for table in each.nft.values()))
+            self._state = node.populated(self._empty, pods, neighbours, rulesets, tables)
             self._last = (pods, rules, crowded)
         return self._state
+
+    def _ruleset(self, kind: Family, rules: ProxyRules, pods: Sequence[Wiring]) -> Ruleset:
+        ports = tuple(wired.ports[kind] for wired in pods if kind in wired.ports)
+        if kind not in self._rulesets or self._rulesets[kind][0] != (rules.iptables, ports):
+            made = self._rules[kind].with_services(rules.iptables, ports)
+            self._rulesets[kind] = (rules.iptables, ports), made
+        return self._rulesets[kind][1]

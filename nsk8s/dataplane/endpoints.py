@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from nsk8s.api.families import NAMES, Family
 from nsk8s.api.types import EndpointHints, EndpointSlice
 
 HEADLESS_LABEL = "service.kubernetes.io/headless"
@@ -55,10 +56,12 @@ class Choice(NamedTuple):
     exist: bool
 
 
-def watched(piece: EndpointSlice) -> bool:
-    """Whether kube-proxy (IPv4) looks at this slice at all."""
+def watched(piece: EndpointSlice, kind: Family = 4) -> bool:
+    """Whether kube-proxy of that family looks at this slice at all."""
     labels = piece.metadata.labels
-    return piece.addressType == "IPv4" and HEADLESS_LABEL not in labels and PROXY_NAME_LABEL not in labels
+    return (
+        piece.addressType == NAMES[kind] and HEADLESS_LABEL not in labels and PROXY_NAME_LABEL not in labels
+    )
 
 
 def collect(slices: Iterable[EndpointSlice]) -> dict[tuple[str, str], tuple[ProxyEndpoint, ...]]:
@@ -81,7 +84,7 @@ def collect(slices: Iterable[EndpointSlice]) -> dict[tuple[str, str], tuple[Prox
                 ip, conditions = endpoint.addresses[0], endpoint.conditions
                 hints = endpoint.hints or EndpointHints()
                 ready, serving = conditions.ready is not False, conditions.serving is not False
-                address = f"{ip}:{port.port}"
+                address = f"[{ip}]:{port.port}" if ":" in ip else f"{ip}:{port.port}"
                 group.setdefault(
                     address,
                     ProxyEndpoint(

@@ -7,10 +7,20 @@ beyond a real cluster's router.
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from nsk8s.api.families import Family, family, of_family
 from nsk8s.api.topology import ClientTopology, NodeTopology, Topology
-from nsk8s.dataplane.names import PORT_MAC, UNDERLAY_MAC, fabric_port, host_link, mac
+from nsk8s.dataplane.names import (
+    PORT_MAC,
+    UNDERLAY_MAC,
+    fabric_port,
+    host_link,
+    link_local,
+    mac,
+    naming,
+)
 from nsk8s.dataplane.pod import number
 from nsk8s.linux.values import Address, Link, NamespaceState, Peer, Route, Sysctl
 
@@ -21,6 +31,7 @@ BRIDGE = "br0"
 MTU = 1500
 _HOST_PORT = "host"
 _FIRST_INDEX = 100
+_LAST_INDEX = 1 << 24
 
 _SYSCTLS = frozenset(
     (
@@ -30,9 +41,28 @@ _SYSCTLS = frozenset(
 )
 
 
-class Underlay(NamedTuple):
-    """nodeCIDR and what is derived from it: `gateway` its first usable address, `host` its last."""
+def ipv6_sysctls() -> frozenset[Sysctl]:
+    """What a namespace needs to have IPv6 on its devices (they are made without, for without use it costs
+    dear: each would look for routers and neighbours): the addresses given, and no others."""
+    return frozenset(
+        (
+            Sysctl("net.ipv6.conf.all.disable_ipv6", "0", why="IPv6 is used here"),
+            Sysctl("net.ipv6.conf.default.accept_ra", "0", why="routes are configured, nobody asks for any"),
+            Sysctl("net.ipv6.conf.default.addr_gen_mode", "1", why="no addresses but those configured"),
+        )
+    )
 
+
+_SYSCTLS6 = ipv6_sysctls() | {
+    Sysctl("net.bridge.bridge-nf-call-ip6tables", "0", why="a switch looks at frames only"),
+}
+
+
+class Underlay(NamedTuple):
+    """nodeCIDR of one family and what is derived from it: `gateway` its first usable address, `host` its
+    last."""
+
+    family: Family
     base: int
     prefix: str
     gateway: str
@@ -41,23 +71,41 @@ class Underlay(NamedTuple):
     @staticmethod
     def of(node_cidr: str) -> Underlay:
         """The underlay of `node_cidr`."""
-        network = ipaddress.IPv4Network(node_cidr)
+        network = ipaddress.ip_network(node_cidr)
         return Underlay(
-            int(network.network_address), str(network.prefixlen), str(network[1]), str(network[-2])
+            family(node_cidr),
+            int(network.network_address),
+            str(network.prefixlen),
+            str(network[1]),
+            str(network[-2]),
         )
 
 
-def attached(name: str, address: str, underlay: Underlay, why: str) -> Link:
+def underlays(topology: Topology) -> tuple[Underlay, ...]:
+    """The underlay's networks, one of each family."""
+    return tuple(map(Underlay.of, topology.node_cidrs))
+
+
+def attached(name: str, addresses: Sequence[str], why: str) -> Link:
     """The ``eth0`` of a node or client on the fabric."""
     return Link(
         "eth0",
         "veth",
         MTU,
-        mac=mac(UNDERLAY_MAC, address),
+        mac=mac(UNDERLAY_MAC, naming(addresses)),
         peer=Peer(FABRIC, fabric_port(name)),
         index=2,
         why=why,
     )
+
+
+def uplink(addresses: Sequence[str], nets: Sequence[Underlay], why: str) -> Iterator[Address]:
+    """The addresses of that ``eth0``; with IPv6 also the link-local one, from which neighbours are asked for
+    when packets of others pass."""
+    for address, underlay in zip(addresses, nets, strict=True):
+        yield Address("eth0", f"{address}/{underlay.prefix}", why=why)
+        if underlay.family == 6:
+            yield Address("eth0", f"{link_local(mac(UNDERLAY_MAC, naming(addresses)))}/64", why=why)
 
 
 def default_route(underlay: Underlay) -> Route:
@@ -67,12 +115,13 @@ def default_route(underlay: Underlay) -> Route:
 
 def fabric(topology: Topology) -> NamespaceState:
     """The fabric's own namespace."""
-    underlay = Underlay.of(topology.node_cidr)
+    nets = underlays(topology)
+    main = next((net for net in nets if net.family == 4), nets[0])
     bridge = Link(
         BRIDGE,
         "bridge",
         MTU,
-        mac=mac(UNDERLAY_MAC, underlay.gateway),
+        mac=mac(UNDERLAY_MAC, main.gateway),
         index=2,
         why="the underlay between nodes",
     )
@@ -82,9 +131,9 @@ def fabric(topology: Topology) -> NamespaceState:
             fabric_port(end.name),
             "veth",
             MTU,
-            mac=mac(PORT_MAC, end.address),
+            mac=mac(PORT_MAC, naming(end.addresses)),
             master=BRIDGE,
-            index=_FIRST_INDEX + number(end.address) - underlay.base,
+            index=_port_index(naming(end.addresses), main),
             why=f"port of {end.name}",
         )
         for end in ends
@@ -96,7 +145,7 @@ def fabric(topology: Topology) -> NamespaceState:
                 _HOST_PORT,
                 "veth",
                 MTU,
-                mac=mac(PORT_MAC, underlay.host),
+                mac=mac(PORT_MAC, main.host),
                 master=BRIDGE,
                 why="port of the host",
             )
@@ -106,29 +155,35 @@ def fabric(topology: Topology) -> NamespaceState:
         hostname=FABRIC,
         links=(bridge, *ports),
         addresses=frozenset(
-            (Address(BRIDGE, f"{underlay.gateway}/{underlay.prefix}", why="default gateway"),)
+            Address(BRIDGE, f"{net.gateway}/{net.prefix}", why="default gateway") for net in nets
         ),
-        sysctls=_SYSCTLS,
+        sysctls=_SYSCTLS | (_SYSCTLS6 if 6 in topology.families else frozenset()),
     )
 
 
-def client(outside: ClientTopology, underlay: Underlay) -> NamespaceState:
+def _port_index(address: str, underlay: Underlay) -> int:
+    index = _FIRST_INDEX + number(address) - underlay.base
+    return index if index < _LAST_INDEX else 0
+
+
+def client(outside: ClientTopology, nets: Sequence[Underlay]) -> NamespaceState:
     """A namespace outside the cluster: it reaches node addresses and has no route to pods or services
     but the gateway's dead end."""
     why = f"client {outside.name}"
     return NamespaceState(
         outside.name,
         hostname=outside.name,
-        links=(attached(outside.name, outside.address, underlay, why),),
-        addresses=frozenset((Address("eth0", f"{outside.address}/{underlay.prefix}", why=why),)),
-        routes=frozenset((default_route(underlay),)),
+        links=(attached(outside.name, outside.addresses, why),),
+        addresses=frozenset(uplink(outside.addresses, nets, why)),
+        routes=frozenset(map(default_route, nets)),
+        sysctls=ipv6_sysctls() if any(net.family == 6 for net in nets) else frozenset(),
     )
 
 
 def host(topology: Topology) -> NamespaceState:
     """The host's own namespace with hostAccess: one link onto the fabric; its address brings the one
-    route, to the nodes."""
-    underlay = Underlay.of(topology.node_cidr)
+    route, to the nodes' IPv4 addresses."""
+    underlay = Underlay.of(of_family(topology.node_cidrs, 4))
     device, why = host_link(topology.name), f"hostAccess of cluster {topology.name}"
     link = Link(
         device,

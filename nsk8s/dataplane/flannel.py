@@ -7,18 +7,23 @@ node address) and one route over the on-link VTEP address.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
+from nsk8s.api.families import BITS, Family, family
 from nsk8s.api.topology import NodeTopology
 from nsk8s.dataplane.names import VTEP_MAC, mac
 from nsk8s.linux.values import Address, Chain, FdbEntry, Link, Neighbour, Route, Vxlan
 
-DEVICE = "flannel.1"
+DEVICES: Mapping[Family, str] = {4: "flannel.1", 6: "flannel-v6.1"}
+"""The tunnel of each family."""
 VNI = 1
 PORT = 8472
 """The Linux kernel's own VXLAN port; IANA's 4789 came later and flannel keeps the kernel's."""
-OVERHEAD = 50
-"""Octets of VXLAN over IPv4: inner Ethernet 14, VXLAN 8, UDP 8, IP 20."""
+OVERHEAD: Mapping[Family, int] = {4: 50, 6: 70}
+"""Octets of VXLAN: inner Ethernet 14, VXLAN 8, UDP 8, and IPv4 20 or IPv6 40. Flannel asks for 50 less than
+the underlay's MTU in either family; the kernel gives no more than there is."""
+MULTICAST: Mapping[Family, str] = {4: "224.0.0.0/4", 6: "ff00::/8"}
 
 _COMMENT = '-m comment --comment "flanneld masq"'
 _FORWARD = '-m comment --comment "flanneld forward"'
@@ -30,7 +35,7 @@ FORWARD_JUMP = f"{_FORWARD} -j FLANNEL-FWD"
 
 
 class Remote(NamedTuple):
-    """What every other node holds for one node: the triple that leads to its pods."""
+    """What every other node holds for one node: the triple that leads to its pods of one family."""
 
     node: str
     neighbour: Neighbour
@@ -38,42 +43,61 @@ class Remote(NamedTuple):
     route: Route
 
 
-def vtep_address(node: NodeTopology) -> str:
-    """The overlay address of a node's VTEP: the network address of its podCIDR."""
-    return node.pod_cidr.partition("/")[0]
+class Vtep(NamedTuple):
+    """A node's tunnel endpoint of one family: its overlay `address` (the network address of the podCIDR), its
+    MAC address, and where it is on the underlay."""
+
+    node: str
+    family: Family
+    address: str
+    mac: str
+    pod_cidr: str
+    underlay: str
+
+    @property
+    def device(self) -> str:
+        """The name of the tunnel."""
+        return DEVICES[self.family]
 
 
-def vtep_mac(node: NodeTopology) -> str:
-    """The MAC of the node's flannel.1."""
-    return mac(VTEP_MAC, vtep_address(node))
-
-
-def link(node: NodeTopology, underlay: str, mtu: int, index: int) -> Link:
-    """The node's flannel.1 over the device `underlay`, whose MTU is `mtu` octets."""
-    return Link(
-        DEVICE,
-        "vxlan",
-        mtu - OVERHEAD,
-        mac=vtep_mac(node),
-        vxlan=Vxlan(VNI, PORT, node.address, underlay),
-        index=index,
-        why=f"VXLAN tunnel endpoint of node {node.name}",
+def vteps(node: NodeTopology) -> tuple[Vtep, ...]:
+    """The tunnel endpoints of a node."""
+    return tuple(
+        Vtep(
+            node.name, family(cidr), address := cidr.partition("/")[0], mac(VTEP_MAC, address), cidr, underlay
+        )
+        for cidr, underlay in zip(node.pod_cidrs, node.addresses, strict=True)
     )
 
 
-def address(node: NodeTopology) -> Address:
-    """The VTEP's own address, ``/32`` so that it adds no route."""
-    return Address(DEVICE, f"{vtep_address(node)}/32", why=f"overlay address of node {node.name}")
+def link(vtep: Vtep, underlay: str, mtu: int, index: int) -> Link:
+    """The node's tunnel over the device `underlay`, whose MTU is `mtu` octets."""
+    return Link(
+        vtep.device,
+        "vxlan",
+        mtu - OVERHEAD[vtep.family],
+        mac=vtep.mac,
+        vxlan=Vxlan(VNI, PORT, vtep.underlay, underlay),
+        index=index,
+        why=f"VXLAN tunnel endpoint of node {vtep.node}",
+    )
 
 
-def remote(node: NodeTopology) -> Remote:
-    """The entries for `node` on all other nodes."""
-    vtep, hardware = vtep_address(node), vtep_mac(node)
+def address(vtep: Vtep) -> Address:
+    """The VTEP's own address, alone in its network so that it adds no route."""
+    return Address(
+        vtep.device, f"{vtep.address}/{BITS[vtep.family]}", why=f"overlay address of node {vtep.node}"
+    )
+
+
+def remote(vtep: Vtep) -> Remote:
+    """The entries for `vtep` on all other nodes."""
+    why = f"VTEP of node {vtep.node}"
     return Remote(
-        node.name,
-        Neighbour(DEVICE, vtep, hardware, why=f"VTEP of node {node.name}"),
-        FdbEntry(DEVICE, hardware, node.address, why=f"VTEP of node {node.name}"),
-        Route(node.pod_cidr, DEVICE, via=vtep, onlink=True, why=f"pods of node {node.name}"),
+        vtep.node,
+        Neighbour(vtep.device, vtep.address, vtep.mac, why=why),
+        FdbEntry(vtep.device, vtep.mac, vtep.underlay, why=why),
+        Route(vtep.pod_cidr, vtep.device, via=vtep.address, onlink=True, why=f"pods of node {vtep.node}"),
     )
 
 
@@ -93,7 +117,7 @@ def masquerade_chain(network: str, subnet: str) -> Chain:
             f"-s {subnet} -d {network} {_COMMENT} -j RETURN",
             f"-s {network} -d {subnet} {_COMMENT} -j RETURN",
             f"! -s {network} -d {subnet} {_COMMENT} -j RETURN",
-            f"-s {network} ! -d 224.0.0.0/4 {_COMMENT} -j MASQUERADE --random-fully",
+            f"-s {network} ! -d {MULTICAST[family(network)]} {_COMMENT} -j MASQUERADE --random-fully",
             f"! -s {network} -d {network} {_COMMENT} -j MASQUERADE --random-fully",
         ),
     )

@@ -31,3 +31,5 @@ CHAINS: dict[str, tuple[Chain, ...]] = {
     "nat": (CANARY,),
     "filter": (FIREWALL, CANARY),
 }
+CHAINS6 = {**CHAINS, "filter": (CANARY,)}
+"""IPv6 has nothing to block: no more than one address is loopback's, and none is routed there."""

@@ -21,9 +21,10 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from ipaddress import IPv4Network
+from ipaddress import ip_network
 from typing import NamedTuple, Self
 
+from nsk8s.api.families import Family, family, of_family
 from nsk8s.api.types import Service, ServicePort
 from nsk8s.dataplane.endpoints import PROXY_NAME_LABEL, Choice, ProxyEndpoint
 from nsk8s.dataplane.names import chain_hash, service_port_name
@@ -82,6 +83,22 @@ _FORWARD = (
     '-m comment --comment "kubernetes forwarding conntrack rule" '
     "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
 )
+
+
+class Words(NamedTuple):
+    """What differs in the rules of the families: the length and the mask of an address, what is loopback's,
+    how a connection is refused."""
+
+    bits: int
+    mask: str
+    loopback: str
+    unreachable: str
+
+
+WORDS: Mapping[Family, Words] = {
+    4: Words(32, "255.255.255.255", "127.0.0.0/8", "icmp-port-unreachable"),
+    6: Words(128, "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "::1/128", "icmp6-port-unreachable"),
+}
 
 
 class Frontend(NamedTuple):
@@ -150,17 +167,18 @@ class Tables:
     mangle: Mapping[str, Chain] = field(default_factory=lambda: {_CANARY.name: _CANARY})
 
 
-def proxied(service: Service) -> bool:
-    """Whether kube-proxy handles `service`: not headless, not ExternalName, not another proxy's."""
+def proxied(service: Service, kind: Family = 4) -> bool:
+    """Whether kube-proxy of that family handles `service`: it has an address (it is not headless), is not
+    ExternalName and not another proxy's."""
     return (
         service.spec.type != "ExternalName"
-        and service.spec.clusterIP not in ("", "None")
+        and bool(of_family(service.spec.cluster_ips, kind))
         and PROXY_NAME_LABEL not in service.metadata.labels
     )
 
 
-def frontend(service: Service, port: ServicePort) -> Frontend:
-    """The `Frontend` of one port of `service`."""
+def frontend(service: Service, port: ServicePort, kind: Family = 4) -> Frontend:
+    """The `Frontend` of one port of `service`, with its addresses of one family."""
     spec, affinity = service.spec, 0
     if spec.sessionAffinity == "ClientIP":
         client_ip = spec.sessionAffinityConfig.clientIP if spec.sessionAffinityConfig else None
@@ -170,31 +188,26 @@ def frontend(service: Service, port: ServicePort) -> Frontend:
     return Frontend(
         service_port_name(service.metadata.namespace, service.metadata.name, port.name),
         port.protocol.lower(),
-        spec.clusterIP,
+        of_family(spec.cluster_ips, kind),
         port.port,
         port.nodePort,
-        spec.externalIPs,
+        tuple(ip for ip in spec.externalIPs if family(ip) == kind),
         spec.internalTrafficPolicy == "Local",
         spec.externalTrafficPolicy == "Local",
         affinity,
-        tuple(point.ip for point in points if _ipv4(point.ip) and point.ipMode != "Proxy"),
-        tuple(str(each) for each in map(_range, spec.loadBalancerSourceRanges) if each is not None),
+        tuple(p.ip for p in points if p.ip and family(p.ip) == kind and p.ipMode != "Proxy"),
+        tuple(
+            str(ip_network(cidr.strip(), strict=False))
+            for cidr in spec.loadBalancerSourceRanges
+            if family(cidr) == kind
+        ),
         spec.healthCheckNodePort if balanced and spec.externalTrafficPolicy == "Local" else 0,
     )
 
 
-def _ipv4(address: str) -> bool:
-    return bool(address) and ":" not in address
-
-
-def _range(cidr: str) -> IPv4Network | None:
-    """One of loadBalancerSourceRanges, if it is of the family; spaces and host bits do not matter."""
-    return None if ":" in cidr else IPv4Network(cidr.strip(), strict=False)
-
-
 def port_rules(front: Frontend, choice: Choice, node: NodeProxy, comments: bool = True) -> PortRules:
     """The rules for `front` on a node that may use `choice`; `comments` is off in large clusters."""
-    name, protocol = front.name, front.protocol
+    name, protocol, words = front.name, front.protocol, WORDS[node.family]
     end = chain_hash(name, protocol)
     svc, svl, ext, fw = (f"KUBE-{kind}-{end}" for kind in ("SVC", "SVL", "EXT", "FW"))
     internal = bool(choice.local) if front.internal_local else choice.exist
@@ -203,12 +216,12 @@ def port_rules(front: Frontend, choice: Choice, node: NodeProxy, comments: bool 
     why_not, verdict = (
         (f"{name} has no local endpoints", "DROP")
         if choice.exist
-        else (f"{name} has no endpoints", "REJECT --reject-with icmp-port-unreachable")
+        else (f"{name} has no endpoints", f"REJECT --reject-with {words.unreachable}")
     )
 
     def to(ip: str, comment: str, interface: str = "") -> str:
         said = f'-m comment --comment "{comment}"'
-        return f"-d {ip}/32 {interface}-p {protocol} {said} -m {protocol} --dport {front.port}"
+        return f"-d {ip}/{words.bits} {interface}-p {protocol} {said} -m {protocol} --dport {front.port}"
 
     services: list[str] = []
     rejected: list[str] = []
@@ -272,9 +285,10 @@ def port_rules(front: Frontend, choice: Choice, node: NodeProxy, comments: bool 
 
 def nodeports_tail(node: NodeProxy) -> tuple[str, ...]:
     """The end of nat KUBE-SERVICES: what is left and is for an address that takes nodePorts."""
+    words = WORDS[node.family]
     if node.node_ports is not None:
-        return tuple(f"-d {ip}/32 {_NODEPORTS} -j KUBE-NODEPORTS" for ip in node.node_ports)
-    but = "" if node.localhost else "! -d 127.0.0.0/8 "
+        return tuple(f"-d {ip}/{words.bits} {_NODEPORTS} -j KUBE-NODEPORTS" for ip in node.node_ports)
+    but = "" if node.localhost else f"! -d {words.loopback} "
     return (f"{but}{_NODEPORTS} -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS",)
 
 
@@ -322,9 +336,10 @@ def _accepted(front: Frontend, ext: str, *, of_node: bool) -> tuple[str, ...]:
     """KUBE-FW: who may reach a load balancer's addresses. A node that may is seen with the address itself
     where that is the node's own; who passes by is dropped by KUBE-PROXY-FIREWALL, for nothing has rewritten
     his packets."""
-    sources = [*front.source_ranges, *(f"{ip}/32" for ip in front.load_balancer_ips if of_node)]
+    words = WORDS[family(front.cluster_ip)]
+    sources = [*front.source_ranges, *(f"{ip}/{words.bits}" for ip in front.load_balancer_ips if of_node)]
     said = f'-m comment --comment "{front.name} loadbalancer IP" -j {ext}'
-    rules = [said if source == "0.0.0.0/0" else f"-s {source} {said}" for source in sources]
+    rules = [said if source.endswith("/0") else f"-s {source} {said}" for source in sources]
     other = f"other traffic to {front.name} will be dropped by KUBE-PROXY-FIREWALL"
     return (*rules, f'-m comment --comment "{other}"')
 
@@ -341,7 +356,7 @@ def _balance(front: Frontend, endpoints: Sequence[ProxyEndpoint], *, comments: b
     if front.affinity:
         rules += [
             f"{comment}-m recent --rcheck --seconds {front.affinity} --reap --name {target}"
-            f" --mask 255.255.255.255 --rsource -j {target}"
+            f" --mask {WORDS[family(front.cluster_ip)].mask} --rsource -j {target}"
             for comment, target in zip(said, targets, strict=True)
         ]
     left = len(targets)
@@ -356,12 +371,13 @@ def _endpoint(front: Frontend, endpoint: ProxyEndpoint, *, comments: bool) -> Ch
     """KUBE-SEP: a pod that reaches itself is masqueraded, else its own answer would confuse it."""
     chain = _chain_name(front, endpoint)
     comment = f'-m comment --comment "{front.name}" ' if comments else ""
-    remember = f"-m recent --set --name {chain} --mask 255.255.255.255 --rsource " if front.affinity else ""
+    words = WORDS[family(front.cluster_ip)]
+    remember = f"-m recent --set --name {chain} --mask {words.mask} --rsource " if front.affinity else ""
     match = f"-p {front.protocol} {comment}{remember}-m {front.protocol}"
     return Chain(
         chain,
         (
-            f"-s {endpoint.ip}/32 {comment}-j {_MARK_MASQ}",
+            f"-s {endpoint.ip}/{words.bits} {comment}-j {_MARK_MASQ}",
             f"{match} -j DNAT --to-destination {endpoint.address}",
         ),
     )

@@ -1,11 +1,16 @@
 """The names that Kubernetes' node components derive by hashing, and the MAC addresses nsk8s derives
-from IPv4 addresses so that a person can read one from the other in a capture.
+from IPv4 addresses so that a person can read one from the other in a capture. Who has addresses of both
+families has the MAC address of the IPv4 one.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Sequence
+from ipaddress import IPv6Address
+
+from nsk8s.api.families import of_family
 
 IFNAMSIZ = 15
 """Longest name of a network device (linux/if.h says 16 with the final NUL)."""
@@ -58,9 +63,25 @@ def host_link(cluster: str) -> str:
 
 
 def mac(prefix: str, address: str) -> str:
-    """A MAC address: two octets of `prefix` (``0a:58``) and the four of the IPv4 `address`."""
+    """A MAC address: two octets of `prefix` (``0a:58``) and the four of the IPv4 `address`; of an IPv6
+    address, four of its SHA-256."""
+    if ":" in address:
+        return ":".join((prefix, hashlib.sha256(address.encode()).digest()[:4].hex(":")))
     a, b, c, d = address.split(".")
     return f"{prefix}:{int(a):02x}:{int(b):02x}:{int(c):02x}:{int(d):02x}"
+
+
+def naming(addresses: Sequence[str]) -> str:
+    """The one of a device's addresses from which its MAC address comes: that of IPv4, if there is one."""
+    return of_family(addresses, 4) or addresses[0]
+
+
+def link_local(hardware: str) -> str:
+    """The IPv6 link-local address that belongs to a MAC address (RFC 4291, appendix A: modified EUI-64)."""
+    octets = [int(octet, 16) for octet in hardware.split(":")]
+    octets[0] ^= 2
+    identifier = bytes([*octets[:3], 0xFF, 0xFE, *octets[3:]])
+    return str(IPv6Address(b"\xfe\x80" + bytes(6) + identifier))
 
 
 POD_MAC = "0a:58"

@@ -4,20 +4,22 @@ rules of everybody who writes rules on a node.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 
+from nsk8s.api.families import Family, of_family
 from nsk8s.api.topology import NodeTopology
 from nsk8s.dataplane import fabric, flannel, kubelet, kubeproxy, pod, portmap
 from nsk8s.dataplane.fabric import Underlay
-from nsk8s.dataplane.names import UNDERLAY_MAC, mac
+from nsk8s.dataplane.names import UNDERLAY_MAC, link_local, mac, naming
 from nsk8s.dataplane.pod import Subnet, Wiring
 from nsk8s.dataplane.proxyoptions import NodeProxy
-from nsk8s.linux import nftables
+from nsk8s.linux import iptables, nftables
 from nsk8s.linux.values import Address, Chain, Link, NamespaceState, Neighbour, Ruleset, Sysctl
 
-_UPLINK_INDEX, _BRIDGE_INDEX, _TUNNEL_INDEX = 2, 3, 4
+_BRIDGE_INDEX = 3
+_TUNNEL_INDEX: Mapping[Family, int] = {4: 4, 6: 5}
 
 SYSCTLS = frozenset(
     (
@@ -33,61 +35,80 @@ SYSCTLS = frozenset(
 )
 
 
-def addresses(node: NodeTopology) -> tuple[str, ...]:
-    """The node's own addresses besides loopback's: on eth0, cni0 and flannel.1."""
-    return node.address, Subnet.of(node).gateway, flannel.vtep_address(node)
+SYSCTLS6 = fabric.ipv6_sysctls() | {
+    Sysctl("net.ipv6.conf.all.forwarding", "1", why="kubelet, bridge plugin: a node routes for its pods"),
+    Sysctl("net.bridge.bridge-nf-call-ip6tables", "1", why="kubeadm: bridged pods meet the rules"),
+}
 
 
-def sysctls(proxy: NodeProxy) -> frozenset[Sysctl]:
+def addresses(node: NodeTopology, kind: Family) -> tuple[str, ...]:
+    """The node's own addresses of one family besides loopback's: on eth0, cni0 and the tunnel."""
+    (gateway,) = (net.gateway for net in pod.subnets(node, node.pod_cidrs) if net.family == kind)
+    (vtep,) = (vtep.address for vtep in flannel.vteps(node) if vtep.family == kind)
+    return of_family(node.addresses, kind), gateway, vtep
+
+
+def sysctls(proxies: Sequence[NodeProxy]) -> frozenset[Sysctl]:
     """All that is set on a node; kube-proxy's part depends on how it is configured."""
-    localnet = Sysctl(
-        "net.ipv4.conf.all.route_localnet",
-        "1" if proxy.localhost else "0",
-        why="kube-proxy: nodePorts on 127.0.0.1" if proxy.localhost else "the kernel: 127.0.0.0/8 stays here",
-    )
-    liberal = Sysctl(
-        "net.netfilter.nf_conntrack_tcp_be_liberal", "1", why="kube-proxy: conntrack.tcpBeLiberal"
-    )
-    return SYSCTLS | {localnet} | ({liberal} if proxy.liberal else frozenset())
+    found = set(SYSCTLS)
+    for proxy in proxies:
+        if proxy.family == 6:
+            found |= SYSCTLS6
+            continue
+        why = (
+            "kube-proxy: nodePorts on 127.0.0.1" if proxy.localhost else "the kernel: 127.0.0.0/8 stays here"
+        )
+        found.add(Sysctl("net.ipv4.conf.all.route_localnet", "1" if proxy.localhost else "0", why=why))
+    if any(proxy.liberal for proxy in proxies):
+        why = "kube-proxy: conntrack.tcpBeLiberal"
+        found.add(Sysctl("net.netfilter.nf_conntrack_tcp_be_liberal", "1", why=why))
+    return frozenset(found)
 
 
 def base(
-    node: NodeTopology, remotes: Iterable[flannel.Remote], underlay: Underlay, proxy: NodeProxy
+    node: NodeTopology,
+    remotes: Iterable[flannel.Remote],
+    nets: Sequence[Underlay],
+    subnets: Sequence[Subnet],
+    proxies: Sequence[NodeProxy],
 ) -> NamespaceState:
     """The part of the node that no pod and no service changes. cni0 is there from the start (the bridge
     plugin makes it with the node's first pod)."""
-    subnet, why = Subnet.of(node), f"node {node.name}"
+    why, vteps = f"node {node.name}", flannel.vteps(node)
     others = [remote for remote in remotes if remote.node != node.name]
+    hardware = subnets[0].gateway_mac
     links = (
-        fabric.attached(node.name, node.address, underlay, why),
-        Link(
-            pod.BRIDGE, "bridge", pod.MTU, mac=subnet.gateway_mac, index=_BRIDGE_INDEX, why=f"pods of {why}"
-        ),
-        flannel.link(node, "eth0", fabric.MTU, _TUNNEL_INDEX),
+        fabric.attached(node.name, node.addresses, why),
+        Link(pod.BRIDGE, "bridge", pod.MTU, mac=hardware, index=_BRIDGE_INDEX, why=f"pods of {why}"),
+        *(flannel.link(vtep, "eth0", fabric.MTU, _TUNNEL_INDEX[vtep.family]) for vtep in vteps),
     )
+    gateways = [f"{net.gateway}/{net.prefix}" for net in subnets]
+    if any(net.family == 6 for net in subnets):
+        gateways.append(f"{link_local(hardware)}/64")
     return NamespaceState(
         node.name,
         hostname=node.name,
         links=links,
         addresses=frozenset(
             (
-                Address("eth0", f"{node.address}/{underlay.prefix}", why=why),
-                Address(pod.BRIDGE, f"{subnet.gateway}/{subnet.prefix}", why=f"gateway of pods of {why}"),
-                flannel.address(node),
+                *fabric.uplink(node.addresses, nets, why),
+                *(Address(pod.BRIDGE, cidr, why=f"gateway of pods of {why}") for cidr in gateways),
+                *map(flannel.address, vteps),
             )
         ),
-        routes=frozenset((fabric.default_route(underlay), *(remote.route for remote in others))),
+        routes=frozenset((*map(fabric.default_route, nets), *(remote.route for remote in others))),
         neighbours=frozenset(remote.neighbour for remote in others),
         fdb=frozenset(remote.fdb for remote in others),
-        sysctls=sysctls(proxy),
+        sysctls=sysctls(proxies),
     )
 
 
 def underlay_neighbours(nodes: Iterable[NodeTopology]) -> frozenset[Neighbour]:
     """Permanent neighbour entries for `nodes` on the underlay."""
     return frozenset(
-        Neighbour("eth0", node.address, mac(UNDERLAY_MAC, node.address), why=f"node {node.name}")
+        Neighbour("eth0", address, mac(UNDERLAY_MAC, naming(node.addresses)), why=f"node {node.name}")
         for node in nodes
+        for address in node.addresses
     )
 
 
@@ -95,32 +116,36 @@ def populated(
     empty: NamespaceState,
     pods: Sequence[Wiring],
     neighbours: frozenset[Neighbour],
-    rules: Ruleset,
+    rules: Mapping[Family, Ruleset],
     nft: nftables.Tables,
 ) -> NamespaceState:
-    """The node `empty` with its pods' ports, more permanent `neighbours`, and its rules."""
+    """The node `empty` with its pods' ports, more permanent `neighbours`, and its rules of each family."""
     return replace(
         empty,
         links=empty.links + tuple(wired.outer for wired in pods),
         neighbours=empty.neighbours.union(
-            neighbours, (wired.neighbour for wired in pods if wired.neighbour is not None)
+            neighbours, (neighbour for wired in pods for neighbour in wired.neighbours)
         ),
-        rules=rules,
+        rules=rules.get(4, iptables.EMPTY),
+        rules6=rules.get(6, iptables.EMPTY),
         nft=nft,
     )
 
 
 class NodeRules:
-    """The rules of one node but for its services and hostPorts, made once."""
+    """The rules of one family on one node but for its services and hostPorts, made once; its pods are in
+    `subnet`."""
 
-    def __init__(self, node: NodeTopology, pod_cidr: str) -> None:
-        self._nat = _by_name(*kubelet.CHAINS["nat"], flannel.masquerade_chain(pod_cidr, node.pod_cidr))
-        self._filter = _by_name(*kubelet.CHAINS["filter"], flannel.forward_chain(pod_cidr))
+    def __init__(self, subnet: Subnet) -> None:
+        self._family = subnet.family
+        own = kubelet.CHAINS6 if subnet.family == 6 else kubelet.CHAINS
+        self._nat = _by_name(*own["nat"], flannel.masquerade_chain(subnet.pods, subnet.cidr))
+        self._filter = _by_name(*own["filter"], flannel.forward_chain(subnet.pods))
 
     def with_services(self, proxy: kubeproxy.Tables | None, ports: Sequence[portmap.PodPorts]) -> Ruleset:
         """The whole rule set; without anything of kube-proxy's if it writes no chains."""
         hostports = {chain.name: chain for chain in portmap.chains(ports)}
-        builtin = _builtins(proxied=proxy is not None, forwarding=bool(hostports))
+        builtin = _builtins(self._family, proxied=proxy is not None, forwarding=bool(hostports))
         mangle, nat, filters = (proxy.mangle, proxy.nat, proxy.filter) if proxy else ({}, {}, {})
         return Ruleset(
             {
@@ -140,21 +165,22 @@ def _by_name(*chains: Chain) -> dict[str, Chain]:
 
 
 @cache
-def _builtins(*, proxied: bool, forwarding: bool) -> dict[str, dict[str, Chain]]:
+def _builtins(kind: Family, *, proxied: bool, forwarding: bool) -> dict[str, dict[str, Chain]]:
     """The rules in built-in chains: everybody's jumps to his own, kube-proxy's if it writes chains, the
     portmap plugin's if it forwards ports."""
     jumps = kubeproxy.JUMPS if proxied else dict.fromkeys(kubeproxy.JUMPS, ())
     masquerade = (portmap.MASQ_JUMP,) if forwarding else ()
     forward = (portmap.DNAT_JUMP,) if forwarding else ()
+    firewall = (kubelet.JUMP,) if kind == 4 else ()
     nat = (
         _builtin("PREROUTING", jumps["nat", "PREROUTING"], forward),
         _builtin("OUTPUT", jumps["nat", "OUTPUT"], forward),
         _builtin("POSTROUTING", masquerade + jumps["nat", "POSTROUTING"], (flannel.POSTROUTING_JUMP,)),
     )
     filters = (
-        _builtin("INPUT", (*jumps["filter", "INPUT"], kubelet.JUMP)),
+        _builtin("INPUT", jumps["filter", "INPUT"] + firewall),
         _builtin("FORWARD", jumps["filter", "FORWARD"], (flannel.FORWARD_JUMP,)),
-        _builtin("OUTPUT", (*jumps["filter", "OUTPUT"], kubelet.JUMP)),
+        _builtin("OUTPUT", jumps["filter", "OUTPUT"] + firewall),
     )
     return {
         table: _by_name(*(c for c in chains if c.rules))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from nsk8s.api.families import BITS, family
 from nsk8s.api.types import ContainerPort, Pod
 from nsk8s.dataplane.names import portmap_chain, sandbox_id
 from nsk8s.linux.values import Chain
@@ -47,26 +48,28 @@ def host_ports(pod: Pod) -> tuple[ContainerPort, ...]:
     return tuple(port for container in pod.spec.containers for port in container.ports if port.hostPort)
 
 
-def pod_ports(pod: Pod, ports: Sequence[ContainerPort], subnet: str) -> PodPorts:
-    """The rules for `ports` of `pod`, whose node's podCIDR is `subnet`.
+def pod_ports(pod: Pod, ports: Sequence[ContainerPort], ip: str, subnet: str) -> PodPorts:
+    """The rules for `ports` of `pod` of the family of its address `ip`, in its node's podCIDR `subnet`.
 
-    The first two rules of each port mark hairpin and localhost connections for masquerading: the
-    answers to those would not come back through the node.
+    The first rules of each port mark hairpin and (IPv4 only) localhost connections for masquerading: the
+    answers to those would not come back through the node. A hostIP of the other family is not for us.
     """
+    kind = family(ip)
+    target = f"[{ip}]" if kind == 6 else ip
     container = sandbox_id(pod.metadata.uid)
     name = portmap_chain(NETWORK, container)
     comment = f'-m comment --comment "dnat name: \\"{NETWORK}\\" id: \\"{container}\\""'
     by_protocol: dict[str, list[str]] = {}
     rules: list[str] = []
-    for port in ports:
+    for port in (port for port in ports if not port.hostIP or family(port.hostIP) == kind):
         protocol = port.protocol.lower()
         by_protocol.setdefault(protocol, []).append(str(port.hostPort))
-        to = f"-d {port.hostIP}/32 " if port.hostIP not in ("", "0.0.0.0") else ""
+        to = f"-d {port.hostIP}/{BITS[kind]} " if port.hostIP not in ("", "0.0.0.0", "::") else ""
         match = f"-p {protocol} -m {protocol} --dport {port.hostPort}"
         rules += [
             f"-s {subnet} {to}{match} -j CNI-HOSTPORT-SETMARK",
-            f"-s 127.0.0.1/32 {to}{match} -j CNI-HOSTPORT-SETMARK",
-            f"{to}{match} -j DNAT --to-destination {pod.status.podIP}:{port.containerPort}",
+            *([f"-s 127.0.0.1/32 {to}{match} -j CNI-HOSTPORT-SETMARK"] if kind == 4 else []),
+            f"{to}{match} -j DNAT --to-destination {target}:{port.containerPort}",
         ]
     entries = tuple(
         f"-p {protocol} {comment} -m multiport"

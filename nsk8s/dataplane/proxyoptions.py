@@ -7,9 +7,10 @@ Source: pkg/proxy/util localdetector.go and nodeport_addresses.go, cmd/kube-prox
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ipaddress import IPv4Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import NamedTuple
 
+from nsk8s.api.families import Family, family, of_family
 from nsk8s.api.topology import KubeProxy, NodeTopology, Topology
 
 LOOPBACK = IPv4Network("127.0.0.0/8")
@@ -27,7 +28,7 @@ class LocalTraffic(NamedTuple):
 
 
 class NodeProxy(NamedTuple):
-    """kube-proxy on the node `name` with its InternalIP `address`.
+    """kube-proxy of one family on the node `name` with its InternalIP `address`.
 
     `node_ports` are the addresses that take nodePorts, None for all that are the node's own; `localhost`
     says whether those of 127.0.0.0/8 do, `liberal` whether out-of-window TCP packets are let through.
@@ -41,28 +42,37 @@ class NodeProxy(NamedTuple):
     localhost: bool = True
     liberal: bool = False
 
+    @property
+    def family(self) -> Family:
+        """Whose rules it writes: there is one for each family of the cluster, and they know nothing of each
+        other."""
+        return family(self.address)
+
     def accepts(self, source_ranges: Sequence[str]) -> bool:
         """Whether the node's own address is in one of a load balancer's `source_ranges`."""
         own = ip_address(self.address)
         return any(own in ip_network(each) for each in source_ranges)
 
 
-def node_proxy(cluster: Topology, node: NodeTopology, addresses: Sequence[str]) -> NodeProxy:
-    """kube-proxy on `node`, whose `addresses` these are besides loopback's."""
+def node_proxy(cluster: Topology, node: NodeTopology, kind: Family, addresses: Sequence[str]) -> NodeProxy:
+    """kube-proxy of the family `kind` on `node`, whose `addresses` of that family these are besides
+    loopback's. 127.0.0.1 takes nodePorts, ::1 never does: there is nothing like route_localnet for it."""
     options, nft = cluster.kube_proxy, cluster.proxy_mode == "nftables"
-    wanted = _networks(options.node_port_addresses or (("primary",) if nft else ()), node)
+    address = of_family(node.addresses, kind)
+    wanted = _networks(options.node_port_addresses or (("primary",) if nft else ()), node, kind)
     everywhere = any(network.prefixlen == 0 for network in wanted) or not wanted
     localhost = (
-        cluster.proxy_mode == "iptables"
+        kind == 4
+        and cluster.proxy_mode == "iptables"
         and options.localhost_node_ports
-        and (everywhere or any(n.overlaps(LOOPBACK) for n in wanted))
+        and (everywhere or any(n.version == 4 and n.overlaps(LOOPBACK) for n in wanted))
     )
     own = [*(["127.0.0.1"] if localhost else []), *addresses]
     chosen = tuple(ip for network in wanted for ip in own if ip_address(ip) in network)
     return NodeProxy(
         node.name,
-        node.address,
-        _local(options, cluster.pod_cidr, node.pod_cidr),
+        address,
+        _local(options, of_family(cluster.pod_cidrs, kind), of_family(node.pod_cidrs, kind), kind),
         options.masquerade_all,
         None if everywhere else tuple(dict.fromkeys(chosen)),
         localhost,
@@ -70,13 +80,14 @@ def node_proxy(cluster: Topology, node: NodeTopology, addresses: Sequence[str]) 
     )
 
 
-def _networks(words: Sequence[str], node: NodeTopology) -> list[IPv4Network]:
+def _networks(words: Sequence[str], node: NodeTopology, kind: Family) -> list[IPv4Network | IPv6Network]:
     """nodePortAddresses of the family, with ``primary`` for the node's own InternalIP."""
-    found = (ip_network(node.address if word == "primary" else word) for word in words)
-    return [network for network in found if isinstance(network, IPv4Network)]
+    own = of_family(node.addresses, kind)
+    found = (ip_network(own if word == "primary" else word) for word in words)
+    return [network for network in found if network.version == kind]
 
 
-def _local(options: KubeProxy, pods: str, subnet: str) -> LocalTraffic:
+def _local(options: KubeProxy, pods: str, subnet: str, kind: Family) -> LocalTraffic:
     match options.detect_local_mode:
         case "NodeCIDR":
             return LocalTraffic(source=subnet)
@@ -85,4 +96,5 @@ def _local(options: KubeProxy, pods: str, subnet: str) -> LocalTraffic:
         case "InterfaceNamePrefix":
             return LocalTraffic(interface=f"{options.interface_name_prefix}+")
         case _:
-            return LocalTraffic(source=pods if options.cluster_cidr is None else options.cluster_cidr)
+            given = options.cluster_cidr
+            return LocalTraffic(source=pods if given is None else of_family(given.split(","), kind).strip())

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import compress, count
 from typing import Any, Generic, Protocol, Self, TypeVar
 
+from nsk8s.api.families import Family
 from nsk8s.api.types import EndpointSlice, Service
 from nsk8s.dataplane import kubeproxy
 from nsk8s.dataplane.endpoints import Choice, ProxyEndpoint, choose, collect, watched
@@ -21,6 +22,8 @@ from nsk8s.dataplane.proxyoptions import LocalTraffic, NodeProxy
 from nsk8s.dataplane.proxyports import HealthCheck
 
 SERVICE_LABEL = "kubernetes.io/service-name"
+ANYWHERE: Mapping[Family, str] = {4: "0.0.0.0", 6: "::"}
+"""Stands for any address of a node."""
 
 T = TypeVar("T")
 Known = Mapping[Any, Any]
@@ -58,11 +61,13 @@ def differing(old: Sequence[T], new: Sequence[T]) -> tuple[Sequence[T], Sequence
 
 
 class ServicePorts(Generic[R]):
-    """The ports of all services that kube-proxy handles, by service, for what one proxy mode `write`s."""
+    """The ports of all services that kube-proxy of one family handles, by service, for what one proxy mode
+    `write`s."""
 
-    def __init__(self, write: Write[R]) -> None:
+    def __init__(self, write: Write[R], kind: Family) -> None:
         self.entries: dict[Name, Entry[R]] = {}
         self._write = write
+        self._family = kind
         self._services: Sequence[Service] = ()
         self._slices: Sequence[EndpointSlice] = ()
         self._service_of: dict[Name, Service] = {}
@@ -77,20 +82,25 @@ class ServicePorts(Generic[R]):
         for service in gone:
             self._service_of.pop(_name(service), None)
             touched.add(_name(service))
-        for service in filter(kubeproxy.proxied, come):
+        for service in come:
+            if not kubeproxy.proxied(service, self._family):
+                continue
             self._service_of[_name(service)] = service
             touched.add(_name(service))
         lost, found = differing(self._slices, slices)
-        for piece in filter(_served, lost):
+        for piece in filter(self._served, lost):
             name = _service_of(piece)
             self._slices_of[name] = [one for one in self._slices_of[name] if one is not piece]
             touched.add(name)
-        for piece in filter(_served, found):
+        for piece in filter(self._served, found):
             name = _service_of(piece)
             self._slices_of.setdefault(name, []).append(piece)
             touched.add(name)
         self._services, self._slices = services, slices
         return {name for name in touched if self._renewed(name)}
+
+    def _served(self, piece: EndpointSlice) -> bool:
+        return watched(piece, self._family) and bool(piece.metadata.labels.get(SERVICE_LABEL))
 
     def _renewed(self, name: Name) -> bool:
         """Bring one entry up to date; whether that took anything."""
@@ -104,7 +114,7 @@ class ServicePorts(Generic[R]):
             return last is not None
         if last and last.made_of(service, slices):
             return False
-        entry = self.entries[name] = Entry(service, slices, self._write, last)
+        entry = self.entries[name] = Entry(service, slices, self._write, self._family, last)
         for held, wanted in (
             (self._udp, any(port.front.protocol == "udp" for port in entry.ports)),
             (self._checked, any(port.front.health_check_port for port in entry.ports)),
@@ -137,16 +147,12 @@ class ServicePorts(Generic[R]):
                 for address in (front.cluster_ip, *front.external_ips, *front.load_balancer_ips):
                     found[address, front.port] = backends
                 if front.node_port:
-                    found["0.0.0.0", front.node_port] = backends
+                    found[ANYWHERE[self._family], front.node_port] = backends
         return found
 
 
 def _name(service: Service) -> Name:
     return service.metadata.namespace, service.metadata.name
-
-
-def _served(piece: EndpointSlice) -> bool:
-    return watched(piece) and bool(piece.metadata.labels.get(SERVICE_LABEL))
 
 
 def _service_of(piece: EndpointSlice) -> Name:
@@ -157,14 +163,24 @@ class Entry(Generic[R]):
     """A service with its slices, and what came of them."""
 
     def __init__(
-        self, service: Service, slices: Sequence[EndpointSlice], write: Write[R], last: Entry[R] | None
+        self,
+        service: Service,
+        slices: Sequence[EndpointSlice],
+        write: Write[R],
+        kind: Family,
+        last: Entry[R] | None,
     ) -> None:
         self._service = service
         self._slices = slices
         known = {chain: chain for port in last.ports for chain in port.chains()} if last else {}
         found = collect(slices)
         self.ports: tuple[Port[R], ...] = tuple(
-            Port(kubeproxy.frontend(service, port), found.get((port.name, port.protocol), ()), write, known)
+            Port(
+                kubeproxy.frontend(service, port, kind),
+                found.get((port.name, port.protocol), ()),
+                write,
+                known,
+            )
             for port in service.spec.ports
         )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+from nsk8s.api.families import Family, of_family
 from nsk8s.api.topology import Topology
 from nsk8s.api.types import EndpointSlice, Service
 from nsk8s.dataplane import kubeproxy, nftproxy
@@ -52,15 +53,15 @@ class ServiceRules(Protocol):
         """Where UDP services are reached after the last call of `rules`, and the backends that serve."""
 
 
-def service_rules(topology: Topology, nodes: Sequence[NodeProxy]) -> ServiceRules:
-    """The service rules of all `nodes` in the cluster's proxy mode."""
+def service_rules(topology: Topology, kind: Family, nodes: Sequence[NodeProxy]) -> ServiceRules:
+    """The service rules of one family of all `nodes` in the cluster's proxy mode."""
     match topology.proxy_mode:
         case "nftables":
-            return NftablesRules(nodes, topology.service_cidrs)
+            return NftablesRules(nodes, kind, of_family(topology.service_cidrs, kind))
         case "none":
             return NoRules(nodes)
         case _:
-            return IptablesRules(nodes)
+            return IptablesRules(nodes, kind)
 
 
 class NoRules:
@@ -90,10 +91,10 @@ class NoRules:
 class IptablesRules:
     """The rules of the iptables mode."""
 
-    def __init__(self, nodes: Sequence[NodeProxy]) -> None:
+    def __init__(self, nodes: Sequence[NodeProxy], kind: Family) -> None:
         self._nodes = tuple(nodes)
         self._alike = len({node.local for node in nodes}) < 2
-        self._ports = ServicePorts(kubeproxy.port_rules)
+        self._ports = ServicePorts(kubeproxy.port_rules, kind)
         self._tables: dict[_Made, ProxyRules] = {}
 
     def rules(
@@ -132,13 +133,12 @@ class IptablesRules:
 
 
 class NftablesRules:
-    """The rules of the nftables mode. `service_cidrs` are the networks of the services."""
+    """The rules of the nftables mode. `service_cidr` is the network of the services."""
 
-    def __init__(self, nodes: Sequence[NodeProxy], service_cidrs: Sequence[str]) -> None:
+    def __init__(self, nodes: Sequence[NodeProxy], kind: Family, service_cidr: str) -> None:
         self._nodes = tuple(nodes)
-        self._ports = ServicePorts(nftproxy.port_rules)
-        own = [cidr for cidr in service_cidrs if ":" not in cidr]
-        self._tables = {node.name: NodeTable(node, 4, own) for node in nodes}
+        self._ports = ServicePorts(nftproxy.port_rules, kind)
+        self._tables = {node.name: NodeTable(node, kind, [service_cidr]) for node in nodes}
         self._zones: Mapping[str, str] = {}
         self._made: dict[str, tuple[nftables.Table, ProxyRules]] = {}
 

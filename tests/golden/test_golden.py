@@ -43,6 +43,7 @@ def topology(cluster: dict[str, Any]) -> Topology:
         tuple(nodes),
         tuple(clients),
         pod_cidrs=pair(spec["podCIDR"]),
+        service_cidrs=pair(spec.get("serviceCIDR", "10.96.0.0/16")),
         node_cidrs=pair(spec["nodeCIDR"]),
         host_access=spec.get("hostAccess", False),
         proxy_mode=spec.get("proxyMode", "iptables"),
