@@ -349,6 +349,7 @@ class PodStatus(Struct, frozen=True):
     podIP: str = ""
     podIPs: tuple[PodIP, ...] = ()
     hostIP: str = ""
+    hostIPs: tuple[PodIP, ...] = ()
     startTime: str | None = None
     conditions: tuple[Condition, ...] = ()
     containerStatuses: tuple[ContainerStatus, ...] = ()

@@ -26,9 +26,9 @@ def field(pod: Pod, path: str) -> str:
         "spec.nodeName": spec.nodeName,
         "spec.serviceAccountName": spec.serviceAccountName,
         "status.hostIP": status.hostIP,
-        "status.hostIPs": status.hostIP,
+        "status.hostIPs": ",".join(each.ip for each in status.hostIPs) or status.hostIP,
         "status.podIP": status.podIP,
-        "status.podIPs": status.podIP,
+        "status.podIPs": ",".join(status.ips),
     }.get(path, "")
 
 

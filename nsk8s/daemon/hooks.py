@@ -28,7 +28,7 @@ async def perform(
     pod: Pod,
     container: Container,
     execute: Callable[[Sequence[str]], Awaitable[tuple[int, bytes]]],
-    dial: Callable[[str], Awaitable[socket.socket]],
+    dial: Callable[[Pod], Awaitable[socket.socket]],
     within: float | None,
 ) -> bool:
     """Run a hook of a container; whether it succeeded. `execute` runs a command there, `dial` gives a TCP
@@ -49,7 +49,7 @@ async def _perform(
     pod: Pod,
     container: Container,
     execute: Callable[[Sequence[str]], Awaitable[tuple[int, bytes]]],
-    dial: Callable[[str], Awaitable[socket.socket]],
+    dial: Callable[[Pod], Awaitable[socket.socket]],
 ) -> bool:
     if handler.exec is not None:
         code, output = await execute(handler.exec.command)
@@ -61,7 +61,7 @@ async def _perform(
         port = port_of(container, action.port)
         if port is None:
             return False
-        with await dial(pod.spec.nodeName) as opened:
+        with await dial(pod) as opened:
             opened.setblocking(False)
             await http_status(opened, action, action.host or pod.status.podIP, port, "kube-lifecycle/1.33")
         return True

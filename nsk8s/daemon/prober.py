@@ -103,11 +103,15 @@ async def connect(opened: socket.socket, ip: str, port: int) -> None:
         await asyncio.get_running_loop().sock_connect(opened, (ip, port))
     except OSError as error:
         why = os.strerror(error.errno).lower() if error.errno else str(error)
-        raise Unanswered(f"dial tcp {ip}:{port}: connect: {why}") from error
+        raise Unanswered(f"dial tcp {_host(ip)}:{port}: connect: {why}") from error
+
+
+def _host(ip: str) -> str:
+    return f"[{ip}]" if ":" in ip else ip
 
 
 def _get(action: HTTPGetAction, ip: str, port: int) -> str:
-    return f'Get "http://{ip}:{port}{action.path}"'
+    return f'Get "http://{_host(ip)}:{port}{action.path}"'
 
 
 def _what(command: RunProbe) -> str:

@@ -287,6 +287,7 @@ class Runtime:
                     node=pod.spec.nodeName,
                     hostname=podfiles.hostname(pod),
                     ip=pod.status.podIP,
+                    secondary=next(iter(pod.status.ips[1:]), ""),
                     log=os.fspath(self._paths.log(command.pod, command.container.name, command.attempt)),
                     image=command.container.image,
                     options=workload.options,
@@ -481,7 +482,7 @@ class Runtime:
         ports = [port for kind, port in self._workload(container).ports if kind == "TCP"]
         port = asked.port or next(iter(ports), 0)
         async with asyncio.timeout(limit):
-            with await self._dial(pod.spec.nodeName) as opened:
+            with await self._dial(pod) as opened:
                 opened.setblocking(False)
                 try:
                     await connect(opened, pod.status.podIP, port)
@@ -491,8 +492,9 @@ class Runtime:
                     return 1, f"{asked.program}, asked of the stand-in: {error}".encode()
         return 0, f"{asked.program}, asked of the stand-in: port {port} answers".encode()
 
-    async def _dial(self, node: str) -> socket.socket:
-        return await self._network.in_kernel(partial(self._socket, node))
+    async def _dial(self, pod: Pod) -> socket.socket:
+        """A socket on the pod's node, of the pod's primary family."""
+        return await self._network.in_kernel(partial(self._socket, pod.spec.nodeName, pod.status.podIP))
 
     # --- probes -------------------------------------------------------------------------------------
 
@@ -510,7 +512,7 @@ class Runtime:
                 )
                 result = finished(code == 0, output.decode(errors="replace"))
             else:
-                opened = await self._dial(command.view.spec.nodeName)
+                opened = await self._dial(command.view)
                 result = await probe_network(command, opened)
         except TimeoutError:
             result = finished(False, f"command timed out after {command.timeout} s")
@@ -518,9 +520,9 @@ class Runtime:
             result = finished(False, str(error))
         self._post(result)
 
-    def _socket(self, node: str) -> socket.socket:
+    def _socket(self, node: str, ip: str) -> socket.socket:
         with self._network.machine.enter(node):
-            return socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            return socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_STREAM)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)

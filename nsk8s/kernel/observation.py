@@ -144,7 +144,8 @@ def _addresses(dump: Iterable[bytes], names: dict[int, str]) -> Iterable[Address
         fields = attributes(body, 8)
         raw = fields.get(rt.IFA_LOCAL) or fields[rt.IFA_ADDRESS]
         device = names.get(index)
-        if device and not (device == "lo" and raw in _OURSELVES):  # the kernel's own
+        by_itself = (device == "lo" and raw in _OURSELVES) or fields.get(rt.IFA_PROTO, b"\0") != b"\0"
+        if device and not by_itself:
             yield Address(device, f"{_ip(raw)}/{bits}")
 
 

@@ -16,7 +16,8 @@ from html import escape
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Who answers. `hostname` is the pod's host name, `ip` the pod's address; `options` are what the
+    """Who answers. `hostname` is the pod's host name, `ip` the pod's address, `secondary` that of the other
+    family; `options` are what the
     container was told (see `images`)."""
 
     pod: str
@@ -27,6 +28,12 @@ class Site:
     container: str
     image: str
     options: Mapping[str, str] = field(default_factory=dict)
+    secondary: str = ""
+
+    @property
+    def ips(self) -> tuple[str, ...]:
+        """Both."""
+        return (self.ip, self.secondary) if self.secondary else (self.ip,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,8 +181,10 @@ def _jwilder(site: Site, request: Request) -> Response:
 
 
 def _traefik(site: Site, request: Request) -> Response:
-    remote = f"{request.client}:{request.client_port}"
-    addresses = ["127.0.0.1", site.ip]
+    client = f"[{request.client}]" if ":" in request.client else request.client
+    remote = f"{client}:{request.client_port}"
+    loopback = ["127.0.0.1", "::1"] if any(":" in ip for ip in site.ips) else ["127.0.0.1"]
+    addresses = [*loopback, *site.ips]
     headers: dict[str, list[str]] = {}
     for name, value in request.headers:
         headers.setdefault(name.title(), []).append(value)

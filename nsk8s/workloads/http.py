@@ -204,8 +204,13 @@ class Connection(asyncio.Protocol):
             self._transport.write(data)
 
 
+MAPPED = "::ffff:"
+"""How an IPv4 address begins on a socket for both families (RFC 4291, 2.5.5.2)."""
+
+
 def _endpoint(address: object) -> tuple[str, int]:
-    """(host, port) of an internet socket; other sockets (tests) have none."""
+    """(host, port) of an internet socket; other sockets (tests) have none. An IPv4 address is told as such,
+    though a socket for both families has it as an IPv6 one."""
     if isinstance(address, tuple) and len(address) >= 2:
-        return str(address[0]), int(address[1])
+        return str(address[0]).removeprefix(MAPPED), int(address[1])
     return "", 0

@@ -25,13 +25,15 @@ def hosts(pod: Pod) -> str:
     """/etc/hosts (pkg/kubelet/kubelet_pods.go, managedHostsFileContent)."""
     if pod.spec.hostNetwork:
         text = "# Kubernetes-managed hosts file (host network).\n" + HOSTS
-        text += f"{pod.status.hostIP}\t{pod.spec.nodeName}\n"
+        addresses = [each.ip for each in pod.status.hostIPs] or [pod.status.hostIP]
+        text += "".join(f"{ip}\t{pod.spec.nodeName}\n" for ip in addresses)
     else:
         name = hostname(pod)
         full = (
             f"{name}.{pod.spec.subdomain}.{pod.metadata.namespace}.svc.{ZONE}\t" if pod.spec.subdomain else ""
         )
-        text = f"# Kubernetes-managed hosts file.\n{HOSTS}{pod.status.podIP}\t{full}{name}\n"
+        own = "".join(f"{ip}\t{full}{name}\n" for ip in pod.status.ips or ("",))
+        text = f"# Kubernetes-managed hosts file.\n{HOSTS}{own}"
     if pod.spec.hostAliases:
         text += "\n# Entries added by HostAliases.\n"
         text += "".join("\t".join((alias.ip, *alias.hostnames)) + "\n" for alias in pod.spec.hostAliases)

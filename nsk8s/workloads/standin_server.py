@@ -38,7 +38,7 @@ from typing import Any
 
 from nsk8s.kernel.namespaces import CLONE_NEWNET, setns
 from nsk8s.workloads.behaviours import Site, greeting, taken
-from nsk8s.workloads.http import Connection
+from nsk8s.workloads.http import MAPPED, Connection
 from nsk8s.workloads.kubeproxy import Ports
 from nsk8s.workloads.protocols import SPEECHES, datagram
 from nsk8s.workloads.streams import Peer, Stream
@@ -257,11 +257,14 @@ class Server:
                     local = struct.unpack("=I4s4s", value[:12])[1]
                     info = struct.pack("=I4s4s", 0, local, bytes(4))
                     answer.append((socket.IPPROTO_IP, IP_PKTINFO, info))
+                elif level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO:
+                    answer.append((level, kind, value[:16] + bytes(4)))  # from any device
             port = opened.getsockname()[1]
             reply = datagram(one.behaviour, one.site, data, port)
             with suppress(OSError):
                 opened.sendmsg([reply], answer, 0, sender)
-            one.log(f"{sender[0]}:{sender[1]} - - [{timestamp()}] {len(data)} bytes on {port}/UDP\n")
+            client = sender[0].removeprefix(MAPPED)
+            one.log(f"{client}:{sender[1]} - - [{timestamp()}] {len(data)} bytes on {port}/UDP\n")
 
 
 def open_all(requests: list[dict[str, Any]]) -> list[StandIn | str]:
@@ -287,6 +290,7 @@ def _open(request: dict[str, Any]) -> StandIn | str:
         container=request["container"],
         image=request["image"],
         options=request.get("options") or {},
+        secondary=request.get("secondary") or "",
     )
     one = StandIn(request, site, [])
     pid = int(request["pid"])
@@ -302,7 +306,7 @@ def _open(request: dict[str, Any]) -> StandIn | str:
         return f"the pod's namespace is gone: {error.strerror}"
     for kind, port in request["ports"]:
         try:
-            one.sockets.append((kind, port, _listen(kind, port)))
+            one.sockets.append((kind, port, _listen(kind, port, ipv6=any(":" in ip for ip in site.ips))))
         except OSError as error:
             _close(one)
             one.log(taken(one.behaviour, kind, port, f"{error.errno}: {error.strerror}"))
@@ -310,17 +314,24 @@ def _open(request: dict[str, Any]) -> StandIn | str:
     return one
 
 
-def _listen(kind: str, port: int) -> socket.socket:
-    opened = socket.socket(socket.AF_INET, socket.SOCK_STREAM if kind == "TCP" else socket.SOCK_DGRAM)
+def _listen(kind: str, port: int, *, ipv6: bool) -> socket.socket:
+    """For every address of the pod, with `ipv6` those of both families with one socket."""
+    family, anywhere = (socket.AF_INET6, "::") if ipv6 else (socket.AF_INET, "0.0.0.0")
+    opened = socket.socket(family, socket.SOCK_STREAM if kind == "TCP" else socket.SOCK_DGRAM)
     try:
         opened.setblocking(False)
+        if ipv6:
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         if kind == "TCP":
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            opened.bind(("0.0.0.0", port))
+            opened.bind((anywhere, port))
             opened.listen(BACKLOG)
         else:
-            opened.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
-            opened.bind(("0.0.0.0", port))
+            if ipv6:
+                opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+            else:
+                opened.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+            opened.bind((anywhere, port))
     except BaseException:
         opened.close()
         raise

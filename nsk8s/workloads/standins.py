@@ -39,7 +39,8 @@ Key = tuple[str, str]
 @dataclass(frozen=True, slots=True)
 class StandIn:
     """A container to be served: `behaviour` on `ports`, in the network of process `pid` (pause) as the
-    control plane counts; `log` is the container's log file. `name` is the pod's."""
+    control plane counts; `log` is the container's log file. `name` is the pod's, `ip` its primary address,
+    `secondary` that of the other family, if it has one."""
 
     pod: str
     container: str
@@ -55,6 +56,7 @@ class StandIn:
     log: str
     image: str = ""
     options: Mapping[str, str] = field(default_factory=dict)
+    secondary: str = ""
 
     @property
     def key(self) -> Key:

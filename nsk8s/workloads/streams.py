@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from nsk8s.workloads.behaviours import Site
+from nsk8s.workloads.http import MAPPED
 from nsk8s.workloads.protocols import Speech
 
 MAX_UNUSED = 64 * 1024
@@ -71,7 +72,7 @@ class Stream(Peer):
         if self._transport is None:
             return
         client = self._transport.get_extra_info("peername") or ("", 0)
-        self._log(f"connection from {client[0]}:{client[1]}\n")
+        self._log(f"connection from {client[0].removeprefix(MAPPED)}:{client[1]}\n")
         self._transport.write(self._speech.greet(self._site))
         if self._speech.hang_up:
             self._transport.close()

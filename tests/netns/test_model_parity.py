@@ -45,11 +45,14 @@ def kernel(machine: Mapping[str, NamespaceState], ops: tuple[Op, ...]) -> dict[s
 def comparable(state: NamespaceState) -> NamespaceState:
     """Without what this dump does not show: rules, sysctls, host name, and whose end a veth is."""
     links = sorted((replace(link, peer=None) for link in state.links), key=lambda link: link.name)
-    return replace(state, hostname="", links=tuple(links), sysctls=frozenset(), rules=Ruleset())
+    return replace(
+        state, hostname="", links=tuple(links), sysctls=frozenset(), rules=Ruleset(), rules6=Ruleset()
+    )
 
 
 CNI0 = Link("cni0", "bridge", 1450, "02:00:00:00:02:01")
 FLANNEL = next(link for link in desired()["w1"].links if link.kind == "vxlan")
+FLANNEL6 = next(link for link in desired()["w1"].links if link.name == "flannel-v6.1")
 W2_UPLINK = Link("w2", "veth", 1500)
 
 
@@ -65,6 +68,8 @@ W2_UPLINK = Link("w2", "veth", 1500)
         [Op("change", "w1", replace(FLANNEL, mac=MAC))],  # flushes neighbours, permanent ones too
         [Op("change", "w1", replace(FLANNEL, up=False))],
         [Op("change", "w1", replace(CNI0, mtu=1400))],
+        [Op("change", "w1", replace(FLANNEL6, up=False))],  # IPv6 addresses go with it
+        [Op("delete", "w1", Address("flannel-v6.1", "fd00:8:1::/128"))],  # alone
         [Op("delete", "w1", Address("flannel.1", "10.8.1.0/32"))],  # the last one: routes and neighbours go
         [Op("add", "w1", Address("cni0", "10.8.1.9/24")), Op("delete", "w1", Address("cni0", "10.8.1.1/24"))],
         [Op("change", "default.p1", Route("default", "eth0", "10.8.1.99"))],
