@@ -236,7 +236,10 @@ class StatefulSets:
             )
             what = f"create Claim {name} Pod {pod} in StatefulSet {plan.name} success"
             self._events.event(plan.obj, "Normal", "SuccessfulCreate", what)
-            what = "no volume is bound to this claim, and its pod does not wait for one: nsk8s keeps no data"
+            what = (
+                "no volume is bound to this claim: its data is in a directory of this machine "
+                "while the claim lives"
+            )
             self._events.event(stored, "Normal", "NoVolume", what)
 
     def _hand_over(self, plan: _Plan, pod: Pod) -> None:

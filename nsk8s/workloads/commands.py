@@ -1,7 +1,8 @@
 """Commands of public manifests that ask an application whether it is well (exec probes), or tell it to end
-(preStop hooks), when the application is a stand-in and its programs are not on this machine.
+(preStop hooks), when the application is a stand-in.
 
-They are answered by asking the stand-in: whether its port takes connections, or (grpc_health_probe) whether
+They are answered by asking the stand-in, for a program that is on this machine by chance would look for the
+application on this machine: whether its port takes connections, or (grpc_health_probe) whether
 its health service says that it is serving.
 """
 
@@ -31,7 +32,7 @@ PROGRAMS = (
     "apachectl",
     "healthcheck.sh",
 )
-_program = re.compile(rf"(?:^|[\s/;&|])({'|'.join(map(re.escape, PROGRAMS))})(?=$|[\s;&|])")
+_words = re.compile(r"[^\s;&|()<>\"']+").findall
 _port = re.compile(r"(?:--?port[= ]?|-p ?|-?-addr[= ]\S*?:|--port=)(\d+)\b")
 
 
@@ -51,8 +52,7 @@ class Question:
 def question(command: Sequence[str]) -> Question | None:
     """What a command asks an application; None if it is no such command."""
     line = " ".join(command)
-    found = _program.search(line)
-    if found is None:
-        return None
+    named = (word.rpartition("/")[2] for word in _words(line) if "://" not in word)
+    program = next((name for name in named if name in PROGRAMS), "")
     port = _port.search(line)
-    return Question(found[1], int(port[1]) if port else 0)
+    return Question(program, int(port[1]) if port else 0) if program else None

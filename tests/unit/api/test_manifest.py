@@ -76,13 +76,13 @@ class TestReading:
         text = "---\n".join(
             f"apiVersion: {version}\nkind: {kind}\nmetadata: {{name: {name}}}\n"
             for version, kind, name in (
-                ("v1", "ConfigMap", "a"),
-                ("v1", "ServiceAccount", "a"),
-                ("v1", "ConfigMap", "b"),
+                ("v1", "LimitRange", "a"),
+                ("v1", "PodTemplate", "a"),
+                ("v1", "LimitRange", "b"),
                 ("v1", "Namespace", "b"),
             )
         )
-        assert read(text).ignored == ("ConfigMap", "ServiceAccount")
+        assert read(text).ignored == ("LimitRange", "PodTemplate")
 
     def test_a_list_is_taken_apart(self) -> None:
         items = [

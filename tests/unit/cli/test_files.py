@@ -25,11 +25,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_validate_says_what_is_there(here: Path) -> None:
     (here / "a.yaml").write_text(
         "apiVersion: nsk8s.dev/v1\nkind: Cluster\nmetadata: {name: lab}\n---\n"
-        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\n"
+        "apiVersion: v1\nkind: LimitRange\nmetadata: {name: c}\nspec: {limits: []}\n"
     )
     result = CliRunner().invoke(files.validate, ["a.yaml"])
     assert (result.exit_code, result.stdout) == (0, "valid: cluster lab, 1 node, 0 clients, 1 object\n")
-    assert result.stderr == "stored, and not acted on: ConfigMap\n"
+    assert result.stderr == "stored, and not acted on: LimitRange\n"
 
 
 def test_validate_prints_every_mistake_and_fails(here: Path) -> None:
@@ -63,7 +63,7 @@ def test_schema_describes_every_field() -> None:
 def test_the_examples_are_listed_with_what_they_show() -> None:
     result = CliRunner().invoke(files.init, ["--list"])
     listed = {line.split()[0]: line.split(maxsplit=1)[1] for line in result.stdout.splitlines()}
-    assert set(listed) == {"article", "hostport", "minimal", "services", "thousand-pods", "two-zones"}
+    assert set(listed) == {"article", "hostport", "minimal", "services", "shop", "thousand-pods", "two-zones"}
     assert all(text.endswith((".", "?")) for text in listed.values())
 
 

@@ -199,7 +199,7 @@ def test_commands_that_ask_an_application(command: list[str], program: str, port
 
 def test_other_commands_ask_nobody() -> None:
     assert question(["cat", "/tmp/redis-client"]) is None
-    assert question(["curl", "http://localhost/nginx.html"]) is None
+    assert question(["curl", "http://nginx"]) is None
 
 
 def test_variables_expand_as_the_kubelet_does() -> None:
