@@ -7,6 +7,8 @@ from nsk8s.api.types import Obj
 
 ENDING = tuple(verb for verb in ALL if verb != "create")
 """Verbs of a custom resource whose definition is being deleted."""
+ACTED_ON = frozenset({"clusternetworkpolicies.policy.networking.k8s.io"})
+"""The custom resources that mean something here."""
 
 
 def resources_of(crd: Obj) -> list[Resource]:
@@ -35,6 +37,7 @@ def resources_of(crd: Obj) -> list[Resource]:
                 list_kind=names.get("listKind", ""),
                 served=bool(version.get("served")),
                 custom=True,
+                acts=f"{names['plural']}.{spec['group']}" in ACTED_ON,
                 selectable=tuple(f["jsonPath"].lstrip(".") for f in version.get("selectableFields") or ()),
                 warning=_deprecation(spec, version) if version.get("deprecated") else "",
             )

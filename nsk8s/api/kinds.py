@@ -173,7 +173,7 @@ RESOURCES: tuple[Resource, ...] = (
                                     *_status("CertificateSigningRequest"))),
     R("ingresses", "Ingress", _NET, short=("ing",), subresources=_status("Ingress")),
     R("ingressclasses", "IngressClass", _NET, namespaced=False),
-    R("networkpolicies", "NetworkPolicy", _NET, short=("netpol",)),
+    R("networkpolicies", "NetworkPolicy", _NET, short=("netpol",), acts=True),
     R("ipaddresses", "IPAddress", _NET, namespaced=False, short=("ip",)),
     R("servicecidrs", "ServiceCIDR", _NET, namespaced=False, subresources=_status("ServiceCIDR")),
     R("poddisruptionbudgets", "PodDisruptionBudget", "policy", short=("pdb",), acts=True,

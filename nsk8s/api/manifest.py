@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nsk8s.api import cluster as clusters
-from nsk8s.api import together, yamltext
+from nsk8s.api import structural, together, yamltext
+from nsk8s.api.bundled import BUNDLED, schema_of
 from nsk8s.api.conversions import convert
 from nsk8s.api.customresources import resources_of
 from nsk8s.api.findings import Findings
@@ -107,7 +108,8 @@ def _kinds(documents: Sequence[Document], served: Callable[[], Kinds] | None) ->
         elif name == _MORE[1] and not validate(document.obj):
             defined += resources_of(document.obj)
     kinds = kinds_of(legacy=legacy)
-    for resource in defined:
+    bundled = [resource for crd in BUNDLED for resource in resources_of(crd)]
+    for resource in (*bundled, *defined):
         kinds.add(resource)
     if served is not None and any(name not in kinds.by_kind for name in named):
         for resource in served():
@@ -142,6 +144,9 @@ def _check(documents: Sequence[Document], problems: list[Problem], kinds: Kinds)
             stored = kinds.storage_of(resource)
             document = replace(document, obj=convert(document.obj, stored))
             wrong = validate(document.obj, stored)
+            bundled = schema_of(stored.name) if stored.custom else None
+            if bundled is not None:
+                wrong += structural.validate(document.obj, bundled)
             if not wrong and not document.obj["metadata"].get("name"):
                 hint = "give it a metadata.name: objects of files are applied, and found again, by name"
                 wrong = [Problem("metadata.generateName", "cannot be used in a file", hint)]

@@ -2,9 +2,9 @@
 
 `schema` is always what `nsk8s.api.openapi.structural` made of an ``openAPIV3Schema``; unknown fields are
 dropped by `nsk8s.api.strict`. Defaults are those of apiextensions-apiserver's ``schema/defaulting``, and the
-sentences are those of kube-openapi's validators. Rules in CEL (``x-kubernetes-validations``) are not
-evaluated. Patterns are Python's, which know what Go's know but for POSIX classes; one that Python cannot
-read matches everything.
+sentences are those of kube-openapi's validators. Of rules in CEL (``x-kubernetes-validations``) those in
+`_RULES` are known; others are not evaluated. Patterns are Python's, which know what Go's know but for POSIX
+classes; one that Python cannot read matches everything.
 """
 
 from __future__ import annotations
@@ -125,6 +125,10 @@ def _check(value: Any, raw: Obj, path: str, found: list[Problem]) -> None:  # no
         found.append(Problem(_name(path), f"Unsupported value: {shown(value)}: supported values: {words}"))
     if kind == "object":
         _object(value, raw, path, found)
+    for rule in raw.get("x-kubernetes-validations") or ():
+        known = _RULES.get(rule["rule"])
+        if known is not None and kind == wanted and not _fits(known, value):
+            found.append(Problem(_name(path), f"Invalid value: {shown(kind)}: {rule.get('message', '')}"))
 
 
 def _is_also(value: object, wanted: str) -> bool:
@@ -256,9 +260,9 @@ def _unique(value: object, raw: Obj, path: str, found: list[Problem]) -> None:
 # --- formats ----------------------------------------------------------------------------------------
 
 
-def _fits(check: Callable[[str], object], text: str) -> bool:
+def _fits(check: Callable[[Any], object], value: object) -> bool:
     try:
-        return bool(check(text))
+        return bool(check(value))
     except ValueError:
         return False
 
@@ -288,6 +292,18 @@ _FORMATS: dict[str, Callable[[str], object]] = {
     "uuid": re.compile(r"[0-9A-Fa-f]{8}-?([0-9A-Fa-f]{4}-?){3}[0-9A-Fa-f]{12}").fullmatch,
 }
 """The formats of strfmt that apiextensions-apiserver supports and CRDs use; others are not checked."""
+
+
+def _is_range(value: Obj) -> bool:
+    start, end = value.get("start"), value.get("end")
+    return type(start) is not int or type(end) is not int or start < end
+
+
+_RULES: dict[str, Callable[[Any], object]] = {
+    "isCIDR(self)": lambda text: "/" in text and ipaddress.ip_network(text, strict=False),
+    "self.start < self.end": _is_range,
+}
+"""CEL as far as the definitions of our own need it; what it takes for granted has been checked by then."""
 
 
 @cache

@@ -12,7 +12,8 @@ from nsk8s.api.findings import Findings
 from nsk8s.api.kinds import BUILTIN, Kinds, Resource
 from nsk8s.api.networks import Networks
 from nsk8s.api.topology import NodeTopology, Topology
-from nsk8s.api.types import Deployment, Obj, Pod, PodSpec, ReplicaSet, Service, view
+from nsk8s.api.types import Deployment, Obj, Pod, PodSpec, ReplicaSet, Service
+from nsk8s.api.views import view
 from nsk8s.errors import Problem
 
 NAMESPACES = frozenset(("default", "kube-system", "kube-public", "kube-node-lease"))

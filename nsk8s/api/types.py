@@ -1,6 +1,6 @@
 """Typed, read-only views of the objects nsk8s acts on, with Kubernetes' own field names.
 
-An object is stored as the dict the user wrote; `view(obj)` gives the part of it that the emulator
+An object is stored as the dict the user wrote; `nsk8s.api.views.view` gives the part of it that the emulator
 reads, and ignores every other field. Field meanings are those of the Kubernetes API reference (v1,
 apps/v1, discovery.k8s.io/v1).
 """
@@ -569,22 +569,8 @@ class ReplicaSet(Struct, frozen=True):
     spec: ReplicaSetSpec = ReplicaSetSpec()
 
 
-View = Pod | Node | Service | EndpointSlice | Deployment | ReplicaSet
-
-VIEWS: dict[str, type[View]] = {
-    "Pod": Pod,
-    "Node": Node,
-    "Service": Service,
-    "EndpointSlice": EndpointSlice,
-    "Deployment": Deployment,
-    "ReplicaSet": ReplicaSet,
-}
+# --- namespaces ------------------------------------------------------------------------------------------
 
 
-def view(obj: Obj) -> View:
-    """The typed view of `obj`; its kind must be a key of `VIEWS`.
-
-    Raises `msgspec.ValidationError` (with a ``$.path``) where a field has the wrong type; objects in
-    the store have passed `validation` and never do.
-    """
-    return msgspec.convert(obj, VIEWS[obj["kind"]])
+class Namespace(Struct, frozen=True):
+    metadata: ObjectMeta = ObjectMeta()

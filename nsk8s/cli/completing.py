@@ -38,6 +38,15 @@ def places(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[
     return [CompletionItem(name) for name in found]
 
 
+def ends(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """For the ends of a connection: what `places` offers, and Services as targets."""
+    kind, slash, start = incomplete.partition("/")
+    if slash and kind == "svc":
+        return [CompletionItem(f"svc/{name}") for name in _names(ctx, resource_of("services"), start)]
+    services = ["svc/"] if param.name == "target" and "svc/".startswith(incomplete) else []
+    return [*places(ctx, param, incomplete), *map(CompletionItem, services)]
+
+
 def namespaces(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """For ``-n``."""
     return [CompletionItem(name) for name in _names(ctx, resource_of("namespaces"), incomplete)]

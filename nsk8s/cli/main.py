@@ -38,6 +38,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "exec": ("inside", "exec_", "Run a command in a pod, a node or a client."),
     "logs": ("inside", "logs", "Show what a container wrote."),
     "capture": ("inside", "capture", "Capture packets in a pod, a node or a client."),
+    "policy": ("policy", "policy", "Ask what network policies allow, and why."),
     "validate": ("files", "validate", "Check topology files; needs no root and changes nothing."),
     "init": ("files", "init", "Copy an example into the current directory."),
     "schema": ("files", "schema", "Print the JSON Schema of the Cluster document."),
@@ -61,10 +62,7 @@ class Lazy(click.Group):
         module, function, _ = COMMANDS[cmd_name]
         command = getattr(import_module(f"nsk8s.cli.{module}"), function)
         assert isinstance(command, click.Command)
-        for option in command.params:
-            if isinstance(option, click.Option):
-                own = option.envvar if isinstance(option.envvar, str) else None
-                option.envvar = [name for name in (variable(cmd_name, option), own) if name]
+        _name_variables(command, cmd_name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -90,6 +88,17 @@ def cli() -> None:
       sudo nsk8s get pods -o wide
       sudo nsk8s capture node/w1 -i flannel.1
     """
+
+
+def _name_variables(command: click.Command, name: str) -> None:
+    """Give every option, those of commands below as well, its environment variable."""
+    for option in command.params:
+        if isinstance(option, click.Option):
+            own = option.envvar if isinstance(option.envvar, str) else None
+            option.envvar = [word for word in (variable(name, option), own) if word]
+    if isinstance(command, click.Group):
+        for below, one in command.commands.items():
+            _name_variables(one, f"{name}_{below}")
 
 
 def variable(command: str, option: click.Option) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from nsk8s.api.bundled import BUNDLED
 from nsk8s.api.customresources import resources_of
 from nsk8s.api.kinds import Kinds, Resource
 from nsk8s.api.openapi import Schema, structural
@@ -93,6 +94,15 @@ class Definitions:
                     self._kinds.remove(name)
                 for resource in new:
                     self._kinds.add(resource)
+
+
+def bootstrap(store: Store) -> None:
+    """Define what every cluster begins with, as its installer does, unless it is there, perhaps in the
+    user's own version."""
+    for crd in BUNDLED:
+        if store.get(CRDS, "", crd["metadata"]["name"]) is None:
+            store.create(CRDS, completed(crd))
+    store.commit()
 
 
 def completed(crd: Obj) -> Obj:

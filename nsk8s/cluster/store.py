@@ -20,7 +20,8 @@ from typing import Literal, NamedTuple, Protocol
 
 import msgspec
 
-from nsk8s.api.types import Obj, View, view
+from nsk8s.api.types import Obj
+from nsk8s.api.views import View, view
 from nsk8s.cluster.objectmeta import WITHOUT_GENERATION
 from nsk8s.errors import ApiError
 

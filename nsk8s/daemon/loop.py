@@ -7,16 +7,21 @@ store. `desired` compiles the network that the objects now ask for.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Set
+from contextlib import suppress
 
+import msgspec
+
+from nsk8s.api.policytypes import ClusterNetworkPolicy, NetworkPolicy
 from nsk8s.api.topology import Topology
-from nsk8s.api.types import ZONE, EndpointSlice, Node, Pod, Service
+from nsk8s.api.types import ZONE, EndpointSlice, Namespace, Node, Pod, Service
 from nsk8s.cluster.control import Control
 from nsk8s.cluster.heartbeats import beat
 from nsk8s.cluster.ipam import Ipam
 from nsk8s.cluster.kubelet import Kubelet
 from nsk8s.cluster.lifecycle import Command, Event
+from nsk8s.cluster.policy import CLUSTER_POLICIES, POLICIES
 from nsk8s.cluster.registry import Registry
-from nsk8s.cluster.store import Change, Store
+from nsk8s.cluster.store import Change, Store, key_of
 from nsk8s.dataplane.compiler import ClusterView, Compiler, Own
 from nsk8s.dataplane.proxyports import Listener
 from nsk8s.linux.values import NamespaceState
@@ -83,7 +88,31 @@ class Loop:
         slices = [
             v for v in self.store.views("endpointslices.discovery.k8s.io") if isinstance(v, EndpointSlice)
         ]
-        return self._compiler.compile(ClusterView(self.kubelet.wanted(), services, slices, self._zones()))
+        view = ClusterView(
+            self.kubelet.wanted(),
+            services,
+            slices,
+            self._zones(),
+            [v for v in self.store.views(POLICIES) if isinstance(v, NetworkPolicy)],
+            self.cluster_policies(),
+            {
+                v.metadata.name: v.metadata.labels
+                for v in self.store.views("namespaces")
+                if isinstance(v, Namespace)
+            },
+        )
+        return self._compiler.compile(view)
+
+    def cluster_policies(self) -> list[ClusterNetworkPolicy]:
+        """The ClusterNetworkPolicies, but for those that cannot be read: whoever defines the kind anew may
+        allow what is none."""
+        found = []
+        for obj in self.store.list(CLUSTER_POLICIES):
+            with suppress(msgspec.ValidationError):
+                policy = self.store.view(key_of(CLUSTER_POLICIES, obj))
+                assert isinstance(policy, ClusterNetworkPolicy)
+                found.append(policy)
+        return found
 
     def _zones(self) -> dict[str, str]:
         nodes = [v for v in self.store.views("nodes") if isinstance(v, Node)]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from nsk8s.api.topology import Topology
 from nsk8s.api.types import Obj
+from nsk8s.cluster import definitions
 from nsk8s.cluster.lifecycle import (
     Command,
     ContainerExited,
@@ -104,6 +105,7 @@ def rehearse(
     the files of the last `up`). Raises what `up` would."""
     uid, suffix = novelty()
     store = Store(Snapshot(*stored), uid=uid, suffix=suffix, now=lambda: "2000-01-01T00:00:00Z")
+    definitions.bootstrap(store)
     loop = Loop(store, topology)
     containers = {
         (pod.metadata.uid, status.name): status.containerID

@@ -28,6 +28,7 @@ from nsk8s.apiserver.reviews import Reviews
 from nsk8s.apiserver.server import ApiServer
 from nsk8s.apiserver.streams import handlers
 from nsk8s.apiserver.tokens import Tokens
+from nsk8s.cluster import definitions
 from nsk8s.cluster.lifecycle import (
     Command,
     CreateSandbox,
@@ -39,6 +40,7 @@ from nsk8s.cluster.lifecycle import (
     SandboxRemoved,
     StopContainer,
 )
+from nsk8s.cluster.policy import CLUSTER_POLICIES, POLICIES
 from nsk8s.cluster.store import Change, Key, Store, key_of
 from nsk8s.daemon.access import Access
 from nsk8s.daemon.bringup import Applied, Readiness, apply_all, readiness
@@ -49,12 +51,13 @@ from nsk8s.daemon.loop import Loop
 from nsk8s.daemon.network import Network, Plan, Share
 from nsk8s.daemon.pki import Keys
 from nsk8s.daemon.podaccess import KubeletServer
+from nsk8s.daemon.policies import PolicyAnswers
 from nsk8s.daemon.rehearsal import difference, rehearse
 from nsk8s.daemon.runtime import Runtime
 from nsk8s.daemon.surroundings import Surroundings
 from nsk8s.daemon.volumes import Volumes
 from nsk8s.dataplane.compiler import pod_namespace
-from nsk8s.errors import NsK8sError
+from nsk8s.errors import ApiError, NsK8sError
 from nsk8s.kernel import holder as holders
 from nsk8s.kernel.conntrack import Frontends
 from nsk8s.kernel.machine import Machine
@@ -64,13 +67,23 @@ from nsk8s.paths import ClusterPaths
 log = logging.getLogger("nsk8s")
 
 CLUSTERS = "clusters.nsk8s.dev"
-NETWORKED = {"pods", "services", "endpointslices.discovery.k8s.io", "nodes"}
+NETWORKED = {
+    "pods",
+    "services",
+    "endpointslices.discovery.k8s.io",
+    "nodes",
+    "namespaces",
+    POLICIES,
+    CLUSTER_POLICIES,
+}
 """Resources whose changes may change the network."""
 
 NODE_INTERVAL = 5.0
 """Seconds between two looks at the nodes' kernel state (flanneld re-ensures its own every few seconds)."""
 FULL_INTERVAL = 30.0
 """Seconds between two looks at everything (kube-proxy's syncPeriod)."""
+PATIENCE = 60.0
+"""Seconds that somebody is kept waiting for the network to be what the objects say."""
 RETRY_INTERVAL = 1.0
 """Seconds until what the kernel has refused is tried again."""
 
@@ -121,6 +134,7 @@ class Daemon:
         surroundings = Surroundings(store, self.keys, self.tokens)
         self.volumes = Volumes(paths.volumes, store, surroundings.token)
         self.runtime = Runtime(paths, self.network, self.post, self.pod, surroundings, self.volumes)
+        definitions.bootstrap(store)
         self.loop = Loop(store, self._topology(), system())
         self.api = ApiServer(store, self.loop.registry, self.turn)
         authenticator, authorizer = Authenticator(self.tokens.user), Authorizer(store)
@@ -428,6 +442,16 @@ class Daemon:
         created = stored["metadata"]["creationTimestamp"] if stored else None
         return {**self._counts(), "created": created}
 
+    async def settled(self, _query: Obj) -> Obj:
+        """`GET /nsk8s/v1/settled`: answers once the kernel holds what the objects ask for, as of now."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self._idle.wait()
+        except TimeoutError:
+            why = f"the network has not settled within {PATIENCE:g} s; see {self.paths.daemon_log}"
+            raise ApiError(504, "Timeout", why) from None
+        return {"revision": self.store.revision}
+
     # --- living -------------------------------------------------------------------------------------
 
     def spawn(self, name: str, work: Coroutine[None, None, None]) -> None:
@@ -454,6 +478,10 @@ async def serve(paths: ClusterPaths, told: int) -> None:
     daemon.api.route("POST", "/nsk8s/v1/up", daemon.up)
     daemon.api.route("GET", "/nsk8s/v1/cluster", daemon.describe)
     daemon.api.route("GET", "/nsk8s/v1/target", daemon.runtime.target)
+    daemon.api.route("GET", "/nsk8s/v1/settled", daemon.settled)
+    answers = PolicyAnswers(lambda: daemon.loop, daemon.network.machine)
+    daemon.api.route("GET", "/nsk8s/v1/policy/verdict", answers.verdict)
+    daemon.api.route("GET", "/nsk8s/v1/policy/matrix", answers.matrix)
     handlers.install(daemon.api, daemon.store, KubeletServer(paths, daemon.runtime, daemon.pod, daemon.here))
     if daemon.loop.topology.nodes:
         daemon.trust(daemon.keys.authority().certificate.decode())

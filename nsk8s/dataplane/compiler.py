@@ -9,13 +9,15 @@ rule set that nothing has changed is the same object as last time.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import NamedTuple
 
 from nsk8s.api.families import Family
+from nsk8s.api.policytypes import ClusterNetworkPolicy, NetworkPolicy
 from nsk8s.api.topology import NodeTopology, Topology
-from nsk8s.api.types import EndpointSlice, Pod, Service
-from nsk8s.dataplane import fabric, flannel, kubelet, node
+from nsk8s.api.types import EndpointSlice, Labels, Pod, Service
+from nsk8s.dataplane import fabric, flannel, kubelet, node, policy
 from nsk8s.dataplane.fabric import FABRIC, Underlay
 from nsk8s.dataplane.nftproxy import TABLES
 from nsk8s.dataplane.pod import Shape, Wiring, pod_namespace, shape, subnets, wire
@@ -23,7 +25,7 @@ from nsk8s.dataplane.proxyoptions import node_proxy
 from nsk8s.dataplane.proxyports import Listener, listeners
 from nsk8s.dataplane.services import ProxyRules, service_rules
 from nsk8s.linux import nftables
-from nsk8s.linux.nftables import Key
+from nsk8s.linux.nftables import EMPTY, Key
 from nsk8s.linux.values import NamespaceState, Ruleset
 
 __all__ = ["FABRIC", "OWN_CHAINS", "OWN_TABLES", "ClusterView", "Compiler", "Own", "pod_namespace"]
@@ -31,7 +33,7 @@ __all__ = ["FABRIC", "OWN_CHAINS", "OWN_TABLES", "ClusterView", "Compiler", "Own
 OWN_CHAINS = ("KUBE-", "FLANNEL-", "CNI-")
 """Prefixes of the iptables chains that belong to the cluster; all others are somebody else's."""
 
-OWN_TABLES: Collection[Key] = TABLES
+OWN_TABLES: Collection[Key] = frozenset((*TABLES, policy.TABLE))
 """The tables of nft(8) that belong to the cluster in its namespaces, whether it wants them or not; all others
 are somebody else's."""
 
@@ -64,12 +66,16 @@ Below it ARP can be seen at work."""
 @dataclass(frozen=True, slots=True)
 class ClusterView:
     """What the cluster's state says about the network: `pods` are those whose sandbox is wanted, each
-    with spec.nodeName and status.podIPs; `zones` has the zone of each node that is in one."""
+    with spec.nodeName and status.podIPs; `zones` has the zone of each node that is in one, `namespaces` the
+    labels of each."""
 
     pods: Sequence[Pod] = ()
     services: Sequence[Service] = ()
     slices: Sequence[EndpointSlice] = ()
     zones: Mapping[str, str] = field(default_factory=dict)
+    policies: Sequence[NetworkPolicy] = ()
+    cluster_policies: Sequence[ClusterNetworkPolicy] = ()
+    namespaces: Mapping[str, Labels] = field(default_factory=dict)
 
 
 class Compiler:
@@ -87,6 +93,7 @@ class Compiler:
             kind: service_rules(topology, kind, [each.proxies[kind] for each in self._nodes.values()])
             for kind in topology.families
         }
+        self._policies = policy.PolicyRules(tuple(self._nodes), topology.families)
         self._pods: dict[str, tuple[Pod, Shape, Wiring]] = {}
 
     def compile(self, view: ClusterView) -> dict[str, NamespaceState]:
@@ -105,10 +112,12 @@ class Compiler:
         rules = {
             kind: each.rules(view.services, view.slices, view.zones) for kind, each in self._services.items()
         }
+        guards = self._policies.tables(view.policies, view.cluster_policies, view.namespaces, pods)
         states = {FABRIC: self._fabric}
         for name, each in self._nodes.items():
             of_node = {kind: of_family[name] for kind, of_family in rules.items()}
-            states[name] = each.state(tuple(placed[name]), of_node, crowded=crowded)
+            state = each.state(tuple(placed[name]), of_node, crowded=crowded)
+            states[name] = each.guarded(state, guards[name])
         for outside in self._clients:
             states[outside.name] = outside
         for name, (_, _, wiring) in self._pods.items():
@@ -169,6 +178,7 @@ class _Node:
         self._last: tuple[tuple[Wiring, ...], Mapping[Family, ProxyRules], bool] | None = None
         self._state = self._empty
         self._rulesets: dict[Family, tuple[tuple[object, ...], Ruleset]] = {}
+        self._guarded = (self._empty, EMPTY, self._empty)
 
     def state(
         self, pods: tuple[Wiring, ...], rules: Mapping[Family, ProxyRules], *, crowded: bool
@@ -190,3 +200,10 @@ class _Node:
             made = self._rules[kind].with_services(rules.iptables, ports)
             self._rulesets[kind] = (rules.iptables, ports), made
         return self._rulesets[kind][1]
+
+    def guarded(self, state: NamespaceState, tables: nftables.Tables) -> NamespaceState:
+        """The node's `state` with the tables of its network policies."""
+        if self._guarded[0] is not state or self._guarded[1] is not tables:
+            held = MappingProxyType({**state.nft, **tables}) if tables else state.nft
+            self._guarded = state, tables, replace(state, nft=held) if tables else state
+        return self._guarded[2]

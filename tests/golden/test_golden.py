@@ -16,7 +16,8 @@ import pytest
 import yaml
 
 from nsk8s.api.topology import ClientTopology, NodeTopology, Topology
-from nsk8s.api.types import EndpointSlice, Pod, Service, view
+from nsk8s.api.types import EndpointSlice, Pod, Service
+from nsk8s.api.views import view
 from nsk8s.dataplane.compiler import ClusterView, Compiler
 from nsk8s.linux.text import render
 from nsk8s.linux.values import NamespaceState

@@ -6,10 +6,11 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 from nsk8s.api import names
 from nsk8s.api.findings import Findings
+from nsk8s.api.policytypes import IPBlock, NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort
 from nsk8s.api.rules.pods import PROTOCOLS
 from nsk8s.api.rules.rule import AnyObject, Rule, frozen
 from nsk8s.api.rules.workloads import label_selector
-from nsk8s.api.types import IntOrString, LabelSelector, Obj, Struct
+from nsk8s.api.types import Obj, Struct
 
 PATH_TYPES = ("Exact", "ImplementationSpecific", "Prefix")
 CONTROLLER_LENGTH = 250
@@ -233,52 +234,6 @@ def _ingress_class_update(old: Obj, new: Obj, findings: Findings) -> None:
 # --- policies ---------------------------------------------------------------------------------------
 
 
-class IpBlock(Struct, frozen=True, rename={"except_": "except"}):
-    """An IPBlock."""
-
-    cidr: str = ""
-    except_: tuple[str, ...] = ()
-
-
-class Peer(Struct, frozen=True):
-    """A NetworkPolicyPeer."""
-
-    podSelector: LabelSelector | None = None
-    namespaceSelector: LabelSelector | None = None
-    ipBlock: IpBlock | None = None
-
-
-class PolicyPort(Struct, frozen=True):
-    """A NetworkPolicyPort."""
-
-    protocol: str = "TCP"
-    port: IntOrString | None = None
-    endPort: int | None = None
-
-
-class PolicyRule(Struct, frozen=True, rename={"from_": "from"}):
-    """A rule for ingress (`from`) or egress (`to`)."""
-
-    ports: tuple[PolicyPort, ...] = ()
-    from_: tuple[Peer, ...] = ()
-    to: tuple[Peer, ...] = ()
-
-
-class PolicySpec(Struct, frozen=True):
-    """A NetworkPolicySpec."""
-
-    podSelector: LabelSelector = LabelSelector()
-    ingress: tuple[PolicyRule, ...] = ()
-    egress: tuple[PolicyRule, ...] = ()
-    policyTypes: tuple[str, ...] = ()
-
-
-class NetworkPolicy(AnyObject, frozen=True):
-    """A NetworkPolicy."""
-
-    spec: PolicySpec = PolicySpec()
-
-
 def _network_policy(view: NetworkPolicy, findings: Findings) -> None:
     spec = view.spec
     label_selector(spec.podSelector, "spec.podSelector", findings)
@@ -299,7 +254,7 @@ def _network_policy(view: NetworkPolicy, findings: Findings) -> None:
         findings.one_of(f"spec.policyTypes[{i}]", kind, ("Egress", "Ingress"))
 
 
-def _policy_port(port: PolicyPort, at: str, findings: Findings) -> None:
+def _policy_port(port: NetworkPolicyPort, at: str, findings: Findings) -> None:
     findings.one_of(f"{at}.protocol", port.protocol, PROTOCOLS)
     end = port.endPort
     if port.port is None:
@@ -317,7 +272,7 @@ def _policy_port(port: PolicyPort, at: str, findings: Findings) -> None:
         findings.port(f"{at}.endPort", end)
 
 
-def _peer(peer: Peer, at: str, findings: Findings) -> None:
+def _peer(peer: NetworkPolicyPeer, at: str, findings: Findings) -> None:
     selectors = {"podSelector": peer.podSelector, "namespaceSelector": peer.namespaceSelector}
     given = {field: selector for field, selector in selectors.items() if selector is not None}
     for field, selector in given.items():
@@ -330,7 +285,7 @@ def _peer(peer: Peer, at: str, findings: Findings) -> None:
         findings.required(at, "must specify a peer")
 
 
-def _ip_block(block: IpBlock, at: str, findings: Findings) -> None:
+def _ip_block(block: IPBlock, at: str, findings: Findings) -> None:
     if not block.cidr:
         findings.required(f"{at}.cidr")
         return

@@ -7,8 +7,9 @@ import pytest
 
 from nsk8s.api import fieldpath, names
 from nsk8s.api.defaults import default
-from nsk8s.api.types import VIEWS, Obj, view
+from nsk8s.api.types import Obj
 from nsk8s.api.validation import validate, validate_status, validate_update
+from nsk8s.api.views import VIEWS, view
 
 VALID: dict[str, Obj] = {
     "Pod": {

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from nsk8s.api.types import Obj, Pod, Volume, view
+from nsk8s.api.types import Obj, Pod, Volume
+from nsk8s.api.views import view
 from nsk8s.cluster.store import Store
 from nsk8s.cluster.variables import Missing, environment, lacks
 from nsk8s.cluster.volumes import File, files
