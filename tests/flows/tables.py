@@ -42,6 +42,10 @@ class Flow:
     protocol: str = "tcp"
     nftables: str | None = None
 
+    def becomes_in(self, mode: str) -> str:
+        """What becomes of it in a proxy mode."""
+        return self.nftables if mode == "nftables" and self.nftables is not None else self.becomes
+
 
 @dataclass(frozen=True, slots=True)
 class Table:

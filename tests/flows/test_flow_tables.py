@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import pytest
 
+from tests.flows.nftwalk import NftWalker
 from tests.flows.tables import TABLES, Flow, Table
 from tests.flows.views import compiled
 from tests.flows.walk import Walker
 
-MODES = ("iptables",)
+MODES = ("iptables", "nftables")
 FAMILIES = (4,)
 OTHERS = ("FLANNEL-", "CNI-")
 """Chains that are not kube-proxy's: what they masquerade is no part of its promises."""
 
 
-def expected(flow: Flow) -> set[str]:
+def walker(mode: str, family: int, table: Table) -> Walker:
+    """A walker over what kube-proxy has on n1."""
+    state = compiled(*table.services, options=table.options, mode=mode)["n1"]
+    if mode == "nftables":
+        return NftWalker(state, state.nft["ip" if family == 4 else "ip6", "kube-proxy"])
+    return Walker(state, OTHERS)
+
+
+def expected(flow: Flow, mode: str) -> set[str]:
     """What the walker says when all is well."""
     masq = " masq" if flow.masq else ""
-    return {f"{each}{masq}" for each in flow.becomes.split()} or {""}
+    return {f"{each}{masq}" for each in flow.becomes_in(mode).split()} or {""}
 
 
 def cases() -> list[tuple[str, int, Table]]:
@@ -34,9 +43,9 @@ def cases() -> list[tuple[str, int, Table]]:
     ("mode", "family", "table"), cases(), ids=lambda part: getattr(part, "name", str(part))
 )
 def test_flows(mode: str, family: int, table: Table) -> None:
-    walker = Walker(compiled(*table.services, options=table.options)["n1"], OTHERS)
-    found = {flow.what: walker.walk(flow.source, flow.protocol, flow.to, flow.port) for flow in table.flows}
-    assert found == {flow.what: expected(flow) for flow in table.flows}
+    walking = walker(mode, family, table)
+    found = {flow.what: walking.walk(flow.source, flow.protocol, flow.to, flow.port) for flow in table.flows}
+    assert found == {flow.what: expected(flow, mode) for flow in table.flows}
 
 
 def test_no_flow_stands_in_the_tables_twice() -> None:

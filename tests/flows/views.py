@@ -130,9 +130,12 @@ def view(*services: Backed, pods: tuple[Pod, ...] = ()) -> ClusterView:
 
 
 def compiled(
-    *services: Backed, pods: tuple[Pod, ...] = (), options: KubeProxy | None = None
+    *services: Backed,
+    pods: tuple[Pod, ...] = (),
+    options: KubeProxy | None = None,
+    mode: str = "iptables",
 ) -> dict[str, NamespaceState]:
-    topology = replace(TOPOLOGY, kube_proxy=options or KubeProxy())
+    topology = replace(TOPOLOGY, kube_proxy=options or KubeProxy(), proxy_mode=mode)
     return Compiler(topology).compile(view(*services, pods=pods))
 
 

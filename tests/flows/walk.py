@@ -33,8 +33,8 @@ class Packet:
         """Where it goes as rewritten so far."""
         if not self.to:
             return self.destination, self.port
-        ip, _, port = self.to.partition(":")
-        return ip, int(port)
+        ip, _, port = self.to.rpartition(":")
+        return ip.strip("[]"), int(port)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from tests.netns.scenario import Obj, Scenario, pod
 
 pytestmark = pytest.mark.netns
 
-MODES = ("iptables",)
+MODES = ("iptables", "nftables")
 PLAYED = (
     *(tables.CLUSTER_IP, tables.NO_ENDPOINTS, tables.LOAD_BALANCER, tables.HEALTH_CHECK),
     *tables.EXTERNAL_POLICY,
@@ -158,12 +158,8 @@ def results(
     return found
 
 
-def becomes(flow: Flow, mode: str) -> str:
-    return flow.nftables if mode == "nftables" and flow.nftables is not None else flow.becomes
-
-
 def question(flow: Flow, mode: str) -> dict[str, object]:
-    what = becomes(flow, mode)
+    what = flow.becomes_in(mode)
     return {
         "protocol": flow.protocol,
         "to": flow.to,
@@ -185,7 +181,7 @@ def outcome(flow: Flow, answer: list[str]) -> set[str]:
 
 def wanted(flow: Flow, mode: str) -> list[set[str]]:
     """The ways in which a flow may show that all is well."""
-    what = becomes(flow, mode)
+    what = flow.becomes_in(mode)
     if what == "DROP":
         return [{"silence"}]
     if what == "REJECT":
@@ -210,7 +206,7 @@ def test_flows(table: Table, played: dict[str, dict[str, set[str]]], request: py
     asked = [flow for flow in table.flows if flow.source in PLACES]
     assert len(asked) >= len(table.flows) - 1
     wrong = [
-        f"{flow.what}: {sorted(found[flow.what])}, not {becomes(flow, mode) or 'nothing'}, masq={flow.masq}"
+        f"{flow.what}: {sorted(found[flow.what])}, not {flow.becomes_in(mode) or 'nothing'}, masq={flow.masq}"
         for flow in asked
         if found[flow.what] not in wanted(flow, mode)
     ]

@@ -24,7 +24,7 @@ from tests.netns.scenario import Obj, Scenario, pod, port, seen, service
 
 pytestmark = pytest.mark.netns
 
-MODES = ("iptables",)
+MODES = ("iptables", "nftables")
 LB, LB_LOCAL, LB_FOR_SOME, LB_PROXY = (f"203.0.113.{n}" for n in (20, 21, 22, 23))
 SPREAD = {"group": "web"}
 CLUSTER: Obj = {
