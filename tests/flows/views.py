@@ -86,6 +86,7 @@ def service(
 ) -> Backed:
     """A service of one port in namespace default, and its slice; a load balancer if it has `ingress` (of
     ipMode VIP where that is an address) or a `health` check node port."""
+    reachable = bool(node_port or external_ips or ingress or health)
     points = tuple(LoadBalancerIngress(ip=each) if isinstance(each, str) else each for each in ingress)
     spec = ServiceSpec(
         type="LoadBalancer" if ingress or health else "NodePort" if node_port else "ClusterIP",
@@ -93,7 +94,7 @@ def service(
         ports=(ServicePort(port=port, name=port_name, protocol=protocol, nodePort=node_port),),
         externalIPs=external_ips,
         internalTrafficPolicy=internal,
-        externalTrafficPolicy=external,
+        externalTrafficPolicy=external if reachable else None,
         sessionAffinity=affinity,
         loadBalancerSourceRanges=source_ranges,
         healthCheckNodePort=health,

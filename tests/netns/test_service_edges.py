@@ -60,10 +60,16 @@ OBJECTS[1]["metadata"]["labels"] = {**SPREAD, "app": "b1-only"}
 
 
 @pytest.fixture(scope="module", params=MODES)
-def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scenario]:
+def mode(request: pytest.FixtureRequest) -> str:
+    """The proxy mode."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def lab(mode: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scenario]:
     """The cluster in one proxy mode; its load balancers have their addresses."""
-    cluster = {**CLUSTER, "spec": {**CLUSTER["spec"], "proxyMode": request.param}}
-    with labs(f"edges-{request.param}", tmp_path_factory.mktemp("edges")) as make:
+    cluster = {**CLUSTER, "spec": {**CLUSTER["spec"], "proxyMode": mode}}
+    with labs(f"edges-{mode}", tmp_path_factory.mktemp("edges")) as make:
         lab = Scenario(make(yaml.safe_dump_all([cluster, *OBJECTS])))
         ranges = [f"{lab.node_ip(name)}/32" for name in ("external", "w1")]
         lab.apply(balanced("lb-for-some", loadBalancerSourceRanges=ranges))
@@ -145,10 +151,14 @@ def test_row_19_clusterip_from_outside_by_a_static_route(lab: Scenario) -> None:
         assert answers(lab, "external", ip, 80) == {"a1": {bridge(lab, "w1")}, "b1": {vtep(lab, "w1")}}
 
 
-def test_row_22_an_undefined_port_of_a_clusterip_leaves_by_the_default_route(lab: Scenario) -> None:
-    """Nobody answers for the ClusterIP: the packet goes to the node's default gateway with the node's
-    address, as in a real cluster; here that is the end, for no route leads off the machine."""
+def test_row_22_an_undefined_port_of_a_clusterip(lab: Scenario, mode: str) -> None:
+    """nftables refuses it. In the iptables mode nobody answers for the ClusterIP: the packet goes to the node's
+    default gateway with the node's address, as in a real cluster; here that is the end, for no route leads off
+    the machine."""
     ip = lab.cluster_ip("cluster-ip")
+    if mode == "nftables":
+        assert lab.http_fails("default.client", ip, 81) == "refused"
+        return
     with lab.capture("w1", "eth0") as packets:
         assert lab.http_fails("default.client", ip, 81) != ""
         gone = packets.wait_for(lambda p: p.dst == ip and p.dport == 81 and p.outgoing)
@@ -158,8 +168,12 @@ def test_row_22_an_undefined_port_of_a_clusterip_leaves_by_the_default_route(lab
 # --- nodePorts ------------------------------------------------------------------------------------------
 
 
-def test_row_29_nodeports_on_localhost_and_nobody_else_on_it(lab: Scenario) -> None:
+def test_row_29_nodeports_on_localhost_and_nobody_else_on_it(lab: Scenario, mode: str) -> None:
     number = lab.node_port("lb")
+    if mode == "nftables":  # they are not there
+        assert lab.http_fails("w1", "127.0.0.1", number) == "refused"
+        assert lab.out("w1", "sysctl", "-n", "net.ipv4.conf.all.route_localnet").strip() == "0"
+        return
     assert set(answers(lab, "w1", "127.0.0.1", number)) == {"a1", "b1"}
     # A machine outside that sends to the node's loopback meets KUBE-FIREWALL.
     before = dropped(lab, "w1", "KUBE-FIREWALL")
@@ -189,7 +203,7 @@ def syn(lab: Scenario, source: str, node: str, destination: str, number: int) ->
     )
 
 
-def test_row_38_affinity_on_a_nodeport_is_per_client_and_node(lab: Scenario) -> None:
+def test_row_38_affinity_on_a_nodeport_is_per_client_and_node(lab: Scenario, mode: str) -> None:
     number = lab.node_port("sticky")
     chosen = {}
     for client in ("external", "other"):
@@ -199,8 +213,12 @@ def test_row_38_affinity_on_a_nodeport_is_per_client_and_node(lab: Scenario) -> 
             chosen[client, node] = found
     for client, node in chosen:  # and it stays where it was while others come and go
         assert answers(lab, client, lab.node_ip(node), number, 4) == chosen[client, node]
-        recent = lab.out(node, "sh", "-c", "cat /proc/net/xt_recent/KUBE-SEP-*")
-        assert f"src={lab.node_ip(client)} " in recent
+        remembered = {
+            "iptables": ("cat /proc/net/xt_recent/KUBE-SEP-*", "src={} "),
+            "nftables": ("nft list table ip kube-proxy", "{} expires "),
+        }
+        command, said = remembered[mode]
+        assert said.format(lab.node_ip(client)) in lab.out(node, "sh", "-c", command)
 
 
 # --- load balancers ---------------------------------------------------------------------------------------
@@ -256,10 +274,10 @@ def test_row_34_an_address_of_mode_proxy_is_left_to_the_load_balancer(lab: Scena
     with lab.capture("w1", "eth0") as packets:
         assert lab.http_fails("default.client", LB_PROXY, 80) != ""
         packets.wait_for(lambda p: p.dst == LB_PROXY and p.dport == 80 and p.outgoing)
-    assert LB_PROXY not in lab.out("w1", "iptables-save")
+    assert LB_PROXY not in lab.out("w1", "iptables-save") + lab.out("w1", "nft", "list", "ruleset")
 
 
-def test_row_44_health_check_node_port(lab: Scenario) -> None:
+def test_row_44_health_check_node_port(lab: Scenario, mode: str) -> None:
     def asked(source: str, node: str, name: str = "lb-local") -> tuple[str, dict[str, str], Obj]:
         number = lab.get("service", name)["spec"]["healthCheckNodePort"]
         url = f"http://{lab.node_ip(node)}:{number}/any/path"
@@ -282,7 +300,7 @@ def test_row_44_health_check_node_port(lab: Scenario) -> None:
     number = lab.get("service", "lb-local")["spec"]["healthCheckNodePort"]
     said = '-m comment --comment "default/lb-local health check node port"'
     rule = f"-A KUBE-NODEPORTS -p tcp {said} -m tcp --dport {number} -j ACCEPT"
-    assert rule in lab.out("master", "iptables-save", "-t", "filter")
+    assert (rule in lab.out("master", "iptables-save", "-t", "filter")) is (mode == "iptables")
 
     # One more endpoint, one that is not ready, none any more; and it is told without a control plane, and by
     # the next stand-in server.
