@@ -152,9 +152,9 @@ def test_row_19_clusterip_from_outside_by_a_static_route(lab: Scenario) -> None:
 
 
 def test_row_22_an_undefined_port_of_a_clusterip(lab: Scenario, mode: str) -> None:
-    """nftables refuses it. In the iptables mode nobody answers for the ClusterIP: the packet goes to the node's
-    default gateway with the node's address, as in a real cluster; here that is the end, for no route leads off
-    the machine."""
+    """nftables refuses it. In the iptables mode nobody answers for the ClusterIP: the packet goes to the
+    node's default gateway with the node's address, as in a real cluster; here that is the end, for no route
+    leads off the machine."""
     ip = lab.cluster_ip("cluster-ip")
     if mode == "nftables":
         assert lab.http_fails("default.client", ip, 81) == "refused"
