@@ -175,8 +175,13 @@ def _firewall(front: Frontend, words: Words, *, of_node: bool) -> str:
     where it is the node's own."""
     sources = [*front.source_ranges, *(front.load_balancer_ips if of_node else ())]
     merged = [str(each) for each in collapse_addresses(ip_network(each) for each in sources)]  # type: ignore[type-var]  # of one family
-    said = ", ".join(each.removesuffix("/32").removesuffix("/128") for each in merged)
-    return f"{words.family} saddr != {{ {said} }} drop"
+    sources = [each.removesuffix("/32").removesuffix("/128") for each in merged]
+    return f"{words.family} saddr != {_any_of(sources)} drop"
+
+
+def _any_of(networks: Sequence[str]) -> str:
+    """As nft has it: a set of one is no set."""
+    return networks[0] if len(networks) == 1 else f"{{ {', '.join(networks)} }}"
 
 
 def _affinity(words: Words, name: str, seconds: int) -> Set:
@@ -238,7 +243,7 @@ def static(node: NodeProxy, family: int, service_cidrs: Sequence[str]) -> Table:
     checked = [f"{ip} daddr @cluster-ips reject {refused}"]
     if service_cidrs:
         unallocated = 'comment "Drop traffic to unallocated ClusterIPs"'
-        checked.append(f"{ip} daddr {{ {', '.join(service_cidrs)} }} drop {unallocated}")
+        checked.append(f"{ip} daddr {_any_of(service_cidrs)} drop {unallocated}")
     new = "ct state new jump"
     firewall, endpoints, addresses = (
         f"{new} firewall-check",

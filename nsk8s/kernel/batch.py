@@ -110,13 +110,13 @@ class Batch:
         failed += self._outer_ends({id(one.op) for one in failed})
         self._sandboxes.home.back()
         scripts: dict[Family, dict[str, str]] = {4: {}, 6: {}}
-        transactions: dict[str, tuple[Command, ...]] = {}
+        transactions: dict[str, list[tuple[Command, ...]]] = {}
         for op in ops:
             if isinstance(op.value, Restore):
                 of_family = scripts[op.value.family]
                 of_family[op.namespace] = of_family.get(op.namespace, "") + op.value.script
             elif isinstance(op.value, Transaction):
-                transactions[op.namespace] = transactions.get(op.namespace, ()) + op.value.commands
+                transactions.setdefault(op.namespace, []).append(op.value.commands)
         enter = self._sandboxes.enter
         errors = iptables.restore(scripts[4], enter) + iptables.restore(scripts[6], enter, 6)
         return failed, errors + nftables.commit(transactions, enter)

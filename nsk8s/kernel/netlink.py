@@ -12,7 +12,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import NamedTuple
@@ -29,7 +29,7 @@ _NLMSGERR_ATTR_MSG = 1
 _NLA_TYPE = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 
 _SOL_NETLINK = 270
-_SO_RCVBUFFORCE = 33
+_SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 _NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK = 10, 11, 12
 
 _HEADER = struct.Struct("=IHHII")
@@ -132,7 +132,16 @@ class Netlink:
             self._send(batch, refused)
         return refused
 
-    def _send(self, batch: list[bytes], refused: dict[int, Refusal]) -> None:
+    def whole(self, messages: Sequence[bytes]) -> dict[int, Refusal]:
+        """As `send`, but in one piece however long, for messages that take effect together."""
+        size = sum(map(len, messages))
+        with suppress(PermissionError):
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, 2 * size)
+        refused: dict[int, Refusal] = {}
+        self._send(messages, refused)
+        return refused
+
+    def _send(self, batch: Sequence[bytes], refused: dict[int, Refusal]) -> None:
         self._socket.send(b"".join(batch))
         while True:
             try:

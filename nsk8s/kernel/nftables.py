@@ -1,13 +1,19 @@
-"""Tables of nft(8) in many namespaces at once: one transaction for each, and reading them back."""
+"""Tables of nft(8) in many namespaces: transactions, and reading them back.
+
+What is written goes to the kernel by netlink, for nft(8) itself takes 100 ms to add a rule to a table of ten
+thousand services, most of it for reading what is there. What is read nft says in its own words.
+"""
 
 from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from nsk8s.errors import KernelError
+from nsk8s.kernel import nfmessages
 from nsk8s.kernel.netlink import NETLINK_NETFILTER, Netlink, attributes
+from nsk8s.kernel.nfexpressions import Unknown
 from nsk8s.kernel.programs import Enter, Result, run
 from nsk8s.linux import nfttext
 from nsk8s.linux.nftables import Command, Key, Tables
@@ -18,12 +24,42 @@ _LINE = re.compile(r":(\d+):\d+")
 _ABSENT = "No such file or directory"
 
 
-def commit(transactions: Mapping[str, Iterable[Command]], enter: Enter) -> list[KernelError]:
-    """Carry out one transaction in each namespace (by name): all of it or nothing. One that fails does not
-    keep the others. Returns the failures."""
-    scripts = {name: nfttext.script(commands) for name, commands in transactions.items()}
-    results = run(("nft", "-f", "-"), scripts, enter)
-    return [_failure(one, scripts[one.namespace]) for one in results if one.status != 0]
+def commit(transactions: Mapping[str, Sequence[Sequence[Command]]], enter: Enter) -> list[KernelError]:
+    """Carry out transactions in each namespace (by name), one after the other: each of them whole or not at
+    all. After one that fails the namespace's others are left out. Returns the failures."""
+    errors: list[KernelError] = []
+    for name, several in transactions.items():
+        for commands in several:
+            try:
+                messages = nfmessages.transaction(commands)
+            except Unknown:
+                failed = _by_nft(name, commands, enter)
+            else:
+                failed = _by_netlink(name, commands, messages, enter)
+            if failed:
+                errors += failed
+                break
+    return errors
+
+
+def _by_netlink(
+    name: str, commands: Sequence[Command], messages: Sequence[bytes], enter: Enter
+) -> list[KernelError]:
+    with enter(name):
+        netlink = Netlink(NETLINK_NETFILTER)
+    with netlink:
+        refused = netlink.whole(messages)
+    if not refused:
+        return []
+    number, refusal = min(refused.items())
+    said = nfttext.command(commands[number])[:1000] if number < len(commands) else "the transaction"
+    return [KernelError(refusal.errno, f"nft {said}", name, hint=refusal.reason)]
+
+
+def _by_nft(name: str, commands: Sequence[Command], enter: Enter) -> list[KernelError]:
+    """What is beyond our own words nft itself understands."""
+    script = nfttext.script(commands)
+    return [_failure(one, script) for one in run(("nft", "-f", "-"), {name: script}, enter) if one.status]
 
 
 def tables(wanted: Mapping[str, Collection[Key]], enter: Enter) -> dict[str, Tables]:

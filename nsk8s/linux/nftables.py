@@ -122,9 +122,9 @@ class Rule(NamedTuple):
 
 
 class Elements(NamedTuple):
-    """Elements of one set or map, as the object of a `Command`."""
+    """Elements of one set or map, as the object of a `Command`; of the set itself what it is, empty."""
 
-    set: str
+    set: Set
     elements: Mapping[str, Element]
 
 
@@ -162,6 +162,40 @@ def transaction(actual: Tables, desired: Tables) -> tuple[Command, ...]:
             found.append(Command("add", *key, _bare(want)))
         found += _amended(have or Table(want.family, want.name, want.comment), want)
     return tuple(found)
+
+
+PIECE = 1500
+"""Commands in a transaction, as far as it can be broken up: the kernel's work for one that brings sets along
+grows with the square of its length (__nft_set_trans_bind)."""
+
+
+def pieces(commands: tuple[Command, ...], most: int = PIECE) -> tuple[tuple[Command, ...], ...]:
+    """The same in several transactions, of which only the last can be felt by a packet: what is new and
+    cannot be reached before something leads there comes first, in pieces. A short one stays whole, and so
+    does one that deletes what it makes anew."""
+    if len(commands) <= most or any(
+        c.verb == "delete" and isinstance(c.object, Table | Set) for c in commands
+    ):
+        return (commands,) if commands else ()
+    new = {
+        (c.table, c.object.name)
+        for c in commands
+        if c.verb == "add" and isinstance(c.object, Chain) and c.object.hook is None
+    }
+
+    def unreachable(command: Command) -> bool:
+        match command.object:
+            case Table() | Set():
+                return command.verb == "add"
+            case Chain(name=name) | Rule(chain=name):
+                return command.verb == "add" and (command.table, name) in new
+            case _:
+                return False
+
+    ahead = [command for command in commands if unreachable(command)]
+    rest = tuple(command for command in commands if not unreachable(command))
+    parts = [tuple(ahead[at : at + most]) for at in range(0, len(ahead), most)]
+    return tuple(part for part in (*parts, rest) if part)
 
 
 def _bare(table: Table) -> Table:
@@ -214,7 +248,7 @@ def _amended(have: Table, want: Table) -> Iterator[Command]:
             yield Command("add", *at, Rule(chain.name, rule))
     for new in fresh:
         if new.elements:
-            yield Command("add", *at, Elements(new.name, new.elements))
+            yield Command("add", *at, Elements(_empty(new), new.elements))
     for old, new in same:
         if old is not new and old.elements is not new.elements and _alike(old, new):
             yield from _exchanged(old, new, at)
@@ -229,9 +263,9 @@ def _exchanged(old: Set, new: Set, at: Key) -> Iterator[Command]:
     extra = {key: have[key] for key in have if (now := want.get(key)) is None or now != have[key]}
     missing = {key: want[key] for key in want if (then := have.get(key)) is None or then != want[key]}
     if extra:
-        yield Command("delete", *at, Elements(old.name, extra))
+        yield Command("delete", *at, Elements(_empty(old), extra))
     if missing:
-        yield Command("add", *at, Elements(new.name, missing))
+        yield Command("add", *at, Elements(_empty(new), missing))
 
 
 def _empty(one: Set) -> Set:
@@ -310,9 +344,9 @@ class _Model:
                 if any(one.name in looks_into(rule) for c in self._chains.values() for rule in c.rules):
                     raise ValueError(f"device or resource busy: {command}")
                 del self._sets[one.name]
-            case Command(verb=verb, object=Elements(name, elements)):
-                found = _there(self._sets.get(name), command)
-                self._sets[name] = replace(found, elements=self._mixed(verb, found, elements, command))
+            case Command(verb=verb, object=Elements(one, elements)):
+                found = _there(self._sets.get(one.name), command)
+                self._sets[one.name] = replace(found, elements=self._mixed(verb, found, elements, command))
             case _:
                 raise ValueError(f"not a command of a transaction: {command}")
 

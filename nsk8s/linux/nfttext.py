@@ -256,12 +256,12 @@ def command(one: Command) -> str:
             return f"{one.verb} {one.object.noun} {at} {name}{_braces(lines, '')}"
         case Rule(chain, text):
             return f"{one.verb} rule {at} {chain} {text}"
-        case Elements(name, elements):
+        case Elements(of, elements):
             if one.verb == "delete":
                 said = ", ".join(elements)
             else:
                 said = ", ".join(element(key, value) for key, value in elements.items())
-            return f"{one.verb} element {at} {name} {{ {said} }}"
+            return f"{one.verb} element {at} {of.name} {{ {said} }}"
 
 
 def _braces(lines: list[str], comment: str) -> str:

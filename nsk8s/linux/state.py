@@ -144,7 +144,7 @@ class _Difference:
         want, have = self._desired[name], self.model.open(name)
         self._restore(name, have.rules, want.rules, 4)
         self._restore(name, have.rules6, want.rules6, 6)
-        if commands := nftables.transaction(have.nft, want.nft):
+        for commands in nftables.pieces(nftables.transaction(have.nft, want.nft)):
             self.ops.append(Op("change" if have.nft else "add", name, Transaction(commands)))
 
     def _restore(self, name: str, have: Ruleset, want: Ruleset, family: Family) -> None:

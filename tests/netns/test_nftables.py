@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,9 +13,24 @@ from typing import TypeVar
 import pytest
 
 from nsk8s.errors import KernelError
-from nsk8s.kernel import namespaces, nftables
+from nsk8s.kernel import namespaces, nfmessages, nftables
+from nsk8s.kernel.nfexpressions import Unknown
 from nsk8s.linux import nfttext
-from nsk8s.linux.nftables import EMPTY, PLAIN, Chain, Element, Hook, Set, Table, Tables, tables, transaction
+from nsk8s.linux.nftables import (
+    EMPTY,
+    PLAIN,
+    Chain,
+    Element,
+    Elements,
+    Family,
+    Hook,
+    Set,
+    Table,
+    Tables,
+    pieces,
+    tables,
+    transaction,
+)
 
 pytestmark = pytest.mark.netns
 
@@ -66,6 +82,66 @@ TABLE = Table(
 )
 
 
+MORE: dict[str, tuple[str, ...]] = {
+    "ip": (
+        *RULES,
+        "tcp dport 80 accept",
+        "udp sport 1024-65535 return",
+        "ip daddr 10.96.0.0/12 drop",
+        "ip daddr != 192.0.2.1-192.0.2.9 drop",
+        "ip saddr != { 10.0.0.0/8, 192.0.2.7, 255.255.255.0/24 } drop",
+        "meta l4proto { tcp, udp } accept",
+        "fib daddr type local ip daddr != 127.0.0.0/8 meta l4proto . th dport vmap { tcp . 80 : goto other }",
+        "meta mark & 0x00004000 != 0x00000000 meta mark set meta mark ^ 0x00004000 masquerade fully-random",
+        "meta mark set meta mark | 0x00004000",
+        "ct status dnat masquerade",
+        'iifname "veth*" accept',
+        "meta l4proto tcp dnat to 10.244.1.2:8080",
+        "meta l4proto tcp dnat ip to numgen random mod 2 map { 0 : 10.0.0.1 . 80, 1 : 10.0.0.2 . 8080 }",
+        "numgen random mod 1 vmap { 0 : goto other }",
+        "update @recent { ip saddr }",
+    ),
+    "ip6": (
+        "ip6 daddr fd00:10:96::/112 drop",
+        "ip6 daddr != fd00::/30 drop",
+        "ip6 saddr { fd00::1, fd00::2 } accept",
+        "ip6 daddr . meta l4proto . th dport @triples drop",
+        "meta l4proto tcp dnat to [fd00::1]:80",
+        "meta l4proto tcp dnat ip6 to numgen random mod 2 map { 0 : fd00::1 . 80, 1 : fd00::2 . 80 }",
+        "ip6 saddr fd00::1 reject",
+    ),
+    "inet": (
+        "ip saddr @addresses tcp dport 80 accept",
+        "ip saddr 10.0.0.0/8 ip saddr != 10.1.0.0/16 udp dport 53-60 accept",
+        "ip6 saddr fd00::/64 sctp dport 9 accept",
+        "meta nfproto ipv4 drop",
+        "meta l4proto sctp drop",
+        "ip daddr vmap { 10.0.0.1 : drop }",
+        "reject",
+    ),
+}
+"""More of them, by the family of the table."""
+
+
+def of_rules(family: Family, rules: tuple[str, ...]) -> Tables:
+    """A table with these rules in chains in which they may stand."""
+    address = "ipv4_addr" if family == "ip" else "ipv6_addr"
+    sets = {**TABLE.sets, "triples": Set("triples", f"{address} . inet_proto . inet_service")}
+    nat = tuple(rule for rule in rules if "dnat to" in rule or "dnat ip" in rule)
+    masquerade = tuple(rule for rule in rules if "masquerade" in rule)
+    chains = {
+        "other": Chain("other"),
+        "before": Chain("before", nat, Hook("nat", "prerouting", -100)),
+        "after": Chain("after", masquerade, Hook("nat", "postrouting", 100)),
+        "through": Chain(
+            "through",
+            tuple(rule for rule in rules if rule not in (*nat, *masquerade)),
+            Hook("filter", "forward", -1),
+        ),
+    }
+    return tables(Table(family, "nsk8s-test", "", chains, sets))
+
+
 @pytest.fixture
 def inside() -> Iterator[Inside[object]]:
     """Runs a function in a thread that stands in a network namespace of its own, which ends with the test."""
@@ -75,7 +151,7 @@ def inside() -> Iterator[Inside[object]]:
 
 
 def commit(actual: Tables, desired: Tables) -> list[KernelError]:
-    return nftables.commit({"": transaction(actual, desired)}, lambda _: nullcontext())
+    return nftables.commit({"": pieces(transaction(actual, desired))}, lambda _: nullcontext())
 
 
 def observed(*keys: tuple[str, str]) -> Tables:
@@ -127,6 +203,68 @@ def test_it_is_what_nft_itself_prints(inside: Inside[str]) -> None:
         return subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True, check=True).stdout
 
     assert inside(story) == nfttext.render(held)
+
+
+@pytest.mark.parametrize("family", ["ip", "ip6", "inet"])
+def test_we_say_to_the_kernel_what_nft_says(inside: Inside[tuple[str, str]], family: Family) -> None:
+    """The same expressions, and the same words again."""
+    wanted = of_rules(family, MORE[family])
+    commands = transaction(EMPTY, wanted)
+    nfmessages.transaction(commands)  # nothing in it is unknown
+
+    def said() -> str:
+        words = ["nft", "--debug=netlink", "list", "ruleset"]
+        text = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+        text = re.sub(r"__(map|set)\d+", r"__\1", re.sub(r"(?m)^(\w+ nsk8s-test \S+) [\d ]+$", r"\1", text))
+        subprocess.run(["nft", "flush", "ruleset"], check=True)
+        return "\n".join(line for line in text.splitlines() if "element" not in line)
+
+    def story() -> tuple[str, str]:
+        subprocess.run(["nft", "-f", "-"], input=nfttext.script(commands), text=True, check=True)
+        by_nft = said()
+        assert commit(EMPTY, wanted) == []
+        key = (family, "nsk8s-test")
+        assert observed(key)[key].chains["through"].rules == wanted[key].chains["through"].rules
+        assert observed(key) == wanted
+        return by_nft, said()
+
+    by_nft, by_us = inside(story)
+    assert by_us == by_nft
+
+
+def test_what_only_nft_understands_it_does(inside: Inside[None]) -> None:
+    rule = "icmp type { echo-reply, echo-request } accept"
+    wanted = of_rules("ip", (rule,))
+    with pytest.raises(Unknown):
+        nfmessages.transaction(transaction(EMPTY, wanted))
+
+    def story() -> None:
+        assert commit(EMPTY, wanted) == []
+        assert observed(("ip", "nsk8s-test"))["ip", "nsk8s-test"].chains["through"].rules == (rule,)
+
+    inside(story)
+
+
+def test_many_services_come_in_pieces_and_are_felt_at_once(inside: Inside[None]) -> None:
+    lot = "meta l4proto tcp dnat ip to numgen random mod 2 map {{ 0 : 10.0.{0}.1 . 80, 1 : 10.0.{0}.2 . 80 }}"
+    several = {f"s{n}": Chain(f"s{n}", (lot.format(n % 250),)) for n in range(1000)}
+    elements = {f"10.96.{n >> 8}.{n & 255} . tcp . 80": Element(f"goto s{n}") for n in range(1000)}
+    triple = "ipv4_addr . inet_proto . inet_service"
+    services = Set("services", triple, "verdict", elements=elements)
+    first = Chain(
+        "first", ("ip daddr . meta l4proto . th dport vmap @services",), Hook("nat", "prerouting", -100)
+    )
+    wanted = tables(Table("ip", "many", "", {"first": first, **several}, {"services": services}))
+    parts = pieces(transaction(EMPTY, wanted))
+    assert len(parts) > 1
+    assert all(not isinstance(c.object, Elements) for part in parts[:-1] for c in part)
+
+    def story() -> None:
+        assert commit(EMPTY, wanted) == []
+        assert observed(("ip", "many")) == wanted
+        assert nftables.generation() == 1 + len(parts)
+
+    inside(story)
 
 
 def test_a_transaction_that_is_refused_changes_nothing_and_names_its_cause(inside: Inside[None]) -> None:

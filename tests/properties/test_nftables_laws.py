@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import reduce
 
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from nsk8s.linux import nfttext
-from nsk8s.linux.nftables import EMPTY, Chain, Command, Elements, Rule, Set, Table, Tables, apply, transaction
+from nsk8s.linux.nftables import (
+    EMPTY,
+    Chain,
+    Command,
+    Elements,
+    Rule,
+    Set,
+    Table,
+    Tables,
+    apply,
+    pieces,
+    transaction,
+)
 from nsk8s.linux.nftables import settled as settle
 from tests.properties.machines import nft_tables
 
@@ -39,6 +53,19 @@ def test_a_transaction_leads_to_what_is_desired(actual: Tables, desired: Tables)
     assert apply(actual, transaction(actual, desired)) == desired
 
 
+@given(nft_tables(), nft_tables(), st.integers(1, 6))
+@EXAMPLES
+def test_in_pieces_it_leads_to_the_same(actual: Tables, desired: Tables, most: int) -> None:
+    parts = pieces(transaction(actual, desired), most)
+    assert reduce(apply, parts, actual) == desired
+    assert all(len(part) <= most for part in parts[:-1])
+    for command in (command for part in parts[:-1] for command in part):  # nothing that a packet meets
+        assert command.verb == "add"
+        assert not isinstance(command.object, Elements)
+        assert not (isinstance(command.object, Chain) and command.object.hook)
+        assert not (isinstance(command.object, Rule) and command.object.chain.startswith("base-"))
+
+
 @given(nft_tables())
 @EXAMPLES
 def test_there_is_nothing_to_do_for_what_is_there(held: Tables) -> None:
@@ -68,13 +95,13 @@ def _needless(command: Command, have: Table, want: Table, recast: set[str]) -> b
             same = have.chains.get(name) == want.chains.get(name)
             return same and not any(f"@{one}" in rule for one in recast for rule in want.chains[name].rules)
         case Set(name):
-            one, other = have.sets.get(name), want.sets.get(name)
-            if one is None or other is None:
+            held, asked = have.sets.get(name), want.sets.get(name)
+            if held is None or asked is None:
                 return False
-            return replace(one, elements={}) == replace(other, elements={})
-        case Elements(name, elements):
-            old, new = have.sets.get(name), want.sets.get(name)
-            if old is None or new is None or name in recast:
+            return replace(held, elements={}) == replace(asked, elements={})
+        case Elements(one, elements):
+            old, new = have.sets.get(one.name), want.sets.get(one.name)
+            if old is None or new is None or one.name in recast:
                 return False
             return any(old.elements.get(key) == new.elements.get(key) for key in elements)
     return False

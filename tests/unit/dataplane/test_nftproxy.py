@@ -128,7 +128,7 @@ def test_all_addresses_of_a_node_take_nodeports_if_told_so() -> None:
     assert found.chains["services"].rules[-1] == (
         "fib daddr type local ip6 daddr != ::1 meta l4proto . th dport vmap @service-nodeports"
     )
-    assert found.chains["cluster-ips-check"].rules[-1].startswith("ip6 daddr { fd00:10:96::/112 } drop")
+    assert found.chains["cluster-ips-check"].rules[-1].startswith("ip6 daddr fd00:10:96::/112 drop")
 
 
 def test_services_are_put_in_and_taken_out_without_a_trace() -> None:
