@@ -79,13 +79,13 @@ def bubblewrap(
     for path, mode in PRIVATE.items():
         if os.path.isdir(path) and not os.path.islink(path):
             words += ["--perms", mode, "--tmpfs", path]
-    if not _private(root()) and root().is_dir():
-        words += ["--tmpfs", os.fspath(root())]
     words += view.rest()
+    if not _private(root()) and root().is_dir():
+        words += ["--tmpfs", view.where(os.fspath(root()))]
     words += ["--dev", "/dev", "--perms", "1777", "--tmpfs", "/dev/shm"]
     words += _proc()
     for path in host_sockets():
-        words += ["--ro-bind", "/dev/null", path]
+        words += ["--ro-bind", "/dev/null", view.where(path)]
     for mount, fd in mounts:
         how = "--bind" if mount.writable else "--ro-bind"
         words += [how, f"/proc/self/fd/{fd}", os.path.realpath(mount.path)]

@@ -127,6 +127,12 @@ class View:
         for directory in self._opened:
             yield from ("--remount-ro", directory)
 
+    def where(self, path: str) -> str:
+        """Where the container sees a file of the host's, on the way that does not lead over symbolic links of
+        ours."""
+        moved = any(path.startswith(f"{directory}/") for directory in self._opened if directory != "/")
+        return HOST + path if moved else path
+
     def _to_open(self) -> set[str]:
         opened = {
             there for point in self._points if (there := _existing(point)) != point and not self._own(there)

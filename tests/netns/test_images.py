@@ -109,7 +109,8 @@ def _lists(pods: Pods, url: str) -> bool:
         ("pause", "stand-in: nothing, for ever"),
         (
             "unknown",
-            "stand-in for the unknown image example.com/some/thing:7: HTTP on 5000, UDP echo on 5353",
+            "stand-in for the unknown image example.com/some/thing:7: HTTP and gRPC health on 5000, "
+            "UDP echo on 5353",
         ),
         ("ours", "real process: python3 (images of the Cluster document), on the host's files, read-only"),
         ("client", "real process: sleep (command), on the host's files, read-only"),

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from nsk8s.errors import KernelError
+from nsk8s.kernel.mountpoints import Mount
 from nsk8s.kernel.processes import CannotRun, Inside, Running, execute, running, spawn
 from tests.netns.sandboxes import sandbox
 
@@ -172,16 +173,25 @@ def test_its_sysfs_shows_the_pods_links(pod: int, tmp_path: Path) -> None:
     assert text == "lo\n"
 
 
-def test_sockets_of_the_host_are_out_of_reach(pod: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("mounted", "at"),
+    [("", ""), ("/var/lib/nsk8s-test-volume", ""), ("/var/lib/nsk8s-test-volume", "/run/host")],
+    ids=["alone", "beside a volume", "behind a volume"],
+)
+def test_sockets_of_the_host_are_out_of_reach(pod: int, tmp_path: Path, mounted: str, at: str) -> None:
     directory = Path("/var/lib/nsk8s-test-socket")  # outside the private directories
     directory.mkdir()
     try:
         with socket.socket(socket.AF_UNIX) as engine:
             engine.bind(os.fspath(directory / "engine.sock"))
             engine.listen()
-            script = f"import socket; socket.socket(socket.AF_UNIX).connect('{directory}/engine.sock')"
+            script = f"import socket; socket.socket(socket.AF_UNIX).connect('{at}{directory}/engine.sock')"
+            mounts = (Mount(mounted, os.fspath(tmp_path)),) if mounted else ()
             process = spawn(
-                Inside(pod), ["/usr/bin/python3", "-c", script], mark="uid/c/0", log=tmp_path / "c.0.log"
+                Inside(pod, mounts=mounts),
+                ["/usr/bin/python3", "-c", script],
+                mark="uid/c/0",
+                log=tmp_path / "c.0.log",
             )
             assert ended(process) == 1
             assert "ConnectionRefusedError" in (tmp_path / "c.0.log").read_text()
