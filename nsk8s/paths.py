@@ -56,6 +56,11 @@ class ClusterPaths:
         return self.directory / "standins.sock"
 
     @property
+    def dns(self) -> Path:
+        """The DNS server's unix socket."""
+        return self.directory / "dns.sock"
+
+    @property
     def pki(self) -> Path:
         """The CA, the API server's certificate and the key of service account tokens."""
         return self.directory / "pki"

@@ -4,16 +4,21 @@ when everything is ready. Pure; `server` streams it to the client."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from nsk8s.api import cluster as clusters
 from nsk8s.api.kinds import Resource
+from nsk8s.api.topology import Topology
 from nsk8s.api.types import Obj, Pod
-from nsk8s.cluster import jobs
+from nsk8s.cluster import dns, jobs
+from nsk8s.cluster.control import Control
 from nsk8s.cluster.ownership import controller_of
 from nsk8s.cluster.registry import Registry
 from nsk8s.cluster.store import Key, Store, key_of
 from nsk8s.errors import ApiError
+
+CLUSTERS = "clusters.nsk8s.dev"
 
 FIRST = ("Namespace", "CustomResourceDefinition", "ServiceAccount")
 """Kinds that others need to be there already, whatever the order of the files."""
@@ -28,6 +33,38 @@ MAKERS = {
 }
 """What makes pods that are waited for, and where its status counts those with the newest template, and
 all."""
+
+
+def former(store: Store, name: str) -> Topology | None:
+    """What the last `up` made the cluster; None if there was none."""
+    stored = store.get(CLUSTERS, "", name)
+    return clusters.resolve(stored) if stored is not None else None
+
+
+def prepare(
+    store: Store, topology: Topology, before: Topology | None, objects: Iterable[Obj], now: float
+) -> None:
+    """Make what stands before all that the user brings (`objects`): cluster DNS.
+
+    A new cluster begins with its control plane alone, as kubeadm begins it: the DNS pods are bound to that
+    node before any worker has joined. All or nothing: an `ApiError` leaves the store as it was.
+    """
+    if before is not None and (before.dns, before.service_cidr) == (topology.dns, topology.service_cidr):
+        return
+    masters = tuple(node for node in topology.nodes if node.role == "control-plane")
+    early = replace(topology, nodes=masters) if before is None else topology
+    registry = Registry(store, early)
+    try:
+        if before is None and topology.dns.replicas:
+            control = Control(store, registry, early)
+            control.settle(now)
+            dns.install(registry, store, topology, before, objects)
+            control.settle(now)
+        else:
+            dns.install(registry, store, topology, before, objects)
+    except ApiError:
+        store.rollback()
+        raise
 
 
 @dataclass(frozen=True, slots=True)

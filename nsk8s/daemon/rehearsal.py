@@ -26,7 +26,7 @@ from nsk8s.cluster.lifecycle import (
     StartContainer,
 )
 from nsk8s.cluster.store import Change, Key, Store
-from nsk8s.daemon.bringup import apply_all
+from nsk8s.daemon.bringup import apply_all, former, prepare
 from nsk8s.daemon.loop import Loop
 from nsk8s.linux.state import diff
 from nsk8s.linux.text import commands
@@ -106,6 +106,8 @@ def rehearse(
     uid, suffix = novelty()
     store = Store(Snapshot(*stored), uid=uid, suffix=suffix, now=lambda: "2000-01-01T00:00:00Z")
     definitions.bootstrap(store)
+    objects = list(objects)
+    prepare(store, topology, former(store, topology.name), objects, 0.0)
     loop = Loop(store, topology)
     containers = {
         (pod.metadata.uid, status.name): status.containerID

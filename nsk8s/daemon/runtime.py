@@ -50,7 +50,7 @@ from nsk8s.paths import ClusterPaths
 from nsk8s.workloads import agnhosts, images, podfiles
 from nsk8s.workloads.commands import question
 from nsk8s.workloads.kubeproxy import Place, Tells
-from nsk8s.workloads.standins import StandIn, StandIns
+from nsk8s.workloads.standins import Servers, StandIn
 
 log = logging.getLogger("nsk8s")
 
@@ -95,7 +95,7 @@ class Runtime:
         self._paths = paths
         self._network = network
         self._post = post
-        self._standins = StandIns(paths, self._lost)
+        self._standins = Servers(paths, self._lost)
         self._places: dict[Place, Tells] = {}
         self._refused: dict[Place, str] = {}
         self._runs: dict[Key, Run] = {}
@@ -178,6 +178,13 @@ class Runtime:
 
     async def _warm(self) -> None:
         await self._standins.start()
+
+    def warm_dns(self) -> None:
+        """Start the DNS server now; it learns the cluster's objects while its pods are being made."""
+        self._spawn(self._warm_dns())
+
+    async def _warm_dns(self) -> None:
+        await self._standins.start_dns()
 
     def _ids(self) -> dict[Key, str]:
         attempts = {**self._starting, **{key: run.attempt for key, run in self._runs.items()}}

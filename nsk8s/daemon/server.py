@@ -43,7 +43,7 @@ from nsk8s.cluster.lifecycle import (
 from nsk8s.cluster.policy import CLUSTER_POLICIES, POLICIES
 from nsk8s.cluster.store import Change, Key, Store, key_of
 from nsk8s.daemon.access import Access
-from nsk8s.daemon.bringup import Applied, Readiness, apply_all, readiness
+from nsk8s.daemon.bringup import CLUSTERS, Applied, Readiness, apply_all, former, prepare, readiness
 from nsk8s.daemon.hardware import system
 from nsk8s.daemon.journal import SqliteJournal
 from nsk8s.daemon.launch import READY, tell
@@ -66,7 +66,6 @@ from nsk8s.paths import ClusterPaths
 
 log = logging.getLogger("nsk8s")
 
-CLUSTERS = "clusters.nsk8s.dev"
 NETWORKED = {
     "pods",
     "services",
@@ -335,6 +334,8 @@ class Daemon:
         self.runtime.nodes = {node.name for node in topology.nodes}
         self.runtime.clients = {client.name for client in topology.clients}
         self.volumes.adopt()
+        if topology.dns.replicas:
+            self.runtime.warm_dns()
         self._dispatch(self.loop.adopt(found.sandboxes, found.containers, time.time()))
         self._touch()
         self._turn()
@@ -384,6 +385,7 @@ class Daemon:
         meta = {**cluster["metadata"], "name": name}
         loop = self.loop
         if found is not None:
+            prepare(self.store, topology, former(self.store, name), objects, time.time())
             if old is None:
                 self.store.create(CLUSTERS, {**cluster, "metadata": meta})
             else:
@@ -430,8 +432,7 @@ class Daemon:
         return found
 
     def _topology(self) -> Topology:
-        stored = self.store.get(CLUSTERS, "", self.paths.cluster)
-        return clusters.resolve(stored) if stored else Topology(self.paths.cluster, ())
+        return former(self.store, self.paths.cluster) or Topology(self.paths.cluster, ())
 
     def _counts(self) -> dict[str, int]:
         return {r: self.store.count(r) for r in ("nodes", "pods", "services")}

@@ -115,6 +115,8 @@ def greeting(behaviour: str, ports: list[tuple[str, int]]) -> str:
             return f"Starting up on port {numbers[0]}\n"
         case "hostname" | "hostname-raw":
             return f"Serving on port {numbers[0]}.\n"
+        case "dns":
+            return ".:53\nstand-in for CoreDNS: answers for cluster.local\n"
         case "echo":
             return "".join(f"stand-in: listening on {port}/{kind}\n" for kind, port in ports)
         case _:

@@ -55,6 +55,8 @@ CATALOGUE: dict[str, Image] = {
     "debian": Image(shell=("bash",)),
     "ubuntu": Image(shell=("bash",)),
     "pause": Image("pause", does="nothing, for ever"),
+    "coredns/coredns": Image("dns", 53, does="names of the cluster on 53"),
+    "*/coredns": Image("dns", 53, does="names of the cluster on 53"),
     "*/pause": Image("pause", does="nothing, for ever"),
     "*/pause-amd64": Image("pause", does="nothing, for ever"),
     "redis": REDIS,
@@ -77,6 +79,16 @@ CATALOGUE: dict[str, Image] = {
     "*/memcached": MEMCACHED,
 }
 """Image name without registry, tag and digest (a shell pattern) -> what it runs."""
+
+
+DNS_PORTS: tuple[tuple[Protocol, int], ...] = (
+    ("UDP", 53),
+    ("TCP", 53),
+    ("TCP", 8080),
+    ("TCP", 8181),
+    ("TCP", 9153),
+)
+"""CoreDNS's: DNS, and with kubeadm's configuration health, readiness and metrics."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +140,8 @@ def resolve(
         return _process(tuple(args), "args")
     if image.behaviour == "pause":
         return Workload(f"stand-in: {image.does}", behaviour="pause")
+    if image.behaviour == "dns":
+        return Workload(f"stand-in: {image.does}", behaviour="dns", ports=DNS_PORTS)
     port = _port(container, image)
     does = image.does.replace(f"on {image.port}", f"on {port}")
     return Workload(f"stand-in: {does}", behaviour=image.behaviour, ports=(("TCP", port),))

@@ -29,12 +29,12 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from nsk8s.kernel.namespaces import CLONE_NEWNET, setns
 from nsk8s.workloads.behaviours import Site, greeting, taken
@@ -59,6 +59,16 @@ REST = 0.5
 Key = tuple[str, str]
 
 
+class Visit(Protocol):
+    """An open connection to a stand-in; an asyncio.Protocol. `last` is the loop's time at which something
+    last arrived."""
+
+    last: float
+
+    def abort(self) -> None:
+        """Close it now."""
+
+
 @dataclass(slots=True)
 class StandIn:
     """One container that is served: `request` is what the control plane asked, as it came."""
@@ -67,7 +77,7 @@ class StandIn:
     site: Site
     sockets: list[tuple[str, int, socket.socket]]
     pause: int = -1
-    connections: set[Connection | Peer] = field(default_factory=set)
+    connections: set[Any] = field(default_factory=set)
 
     @property
     def key(self) -> Key:
@@ -178,15 +188,15 @@ class Server:
 
     def _start(self, one: StandIn) -> None:
         self.standins[one.key] = one
-        for kind, _, opened in one.sockets:
-            act = self._accept if kind == "TCP" else self._echo
-            self._watch(opened.fileno(), partial(act, one, opened))
+        for kind, port, opened in one.sockets:
+            act = partial(self._accept, one, port) if kind == "TCP" else partial(self.hear, one)
+            self._watch(opened.fileno(), partial(act, opened))
         if one.pause >= 0:
             self._watch(one.pause, partial(self.stop, one.key))
         if text := greeting(one.behaviour, [(kind, port) for kind, port, _ in one.sockets]):
             one.log(text)
 
-    def _accept(self, one: StandIn, listener: socket.socket) -> None:
+    def _accept(self, one: StandIn, port: int, listener: socket.socket) -> None:
         for _ in range(TURN):
             try:
                 accepted, _ = listener.accept()
@@ -195,39 +205,48 @@ class Server:
             except OSError as error:
                 # ECONNABORTED and friends: the next one may be well. Out of descriptors: let it wait.
                 if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    self._rest(one, listener)
+                    self._rest(one, port, listener)
                 return
             if len(one.connections) >= CONNECTIONS:
                 accepted.close()
                 continue
             accepted.setblocking(False)
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection = self._connection(one, listener)
-            task = self._loop.create_task(self._serve_connection(connection, accepted))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self.spawn(self._serve_connection(self.connect(one, port), accepted))
 
-    def _connection(self, one: StandIn, listener: socket.socket) -> Connection | Stream:
-        behaviour = one.behaviour
-        if one.site.options:
-            behaviour = one.site.options.get(f"behaviour/{listener.getsockname()[1]}", behaviour)
+    def connect(self, one: StandIn, port: int) -> Visit:
+        """Who talks to a new connection to `port`."""
+        behaviour = (
+            one.site.options.get(f"behaviour/{port}", one.behaviour) if one.site.options else one.behaviour
+        )
         speech = SPEECHES.get(behaviour)
         if speech is None:
             return Connection(behaviour, one.site, one.log, one.connections, self._loop)
         return Stream(speech, one.site, one.log, one.connections, self._loop)
 
-    async def _serve_connection(self, connection: Connection | Stream, accepted: socket.socket) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do `work` beside."""
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def now(self) -> float:
+        """The loop's time."""
+        return self._loop.time()
+
+    async def _serve_connection(self, visit: Visit, accepted: socket.socket) -> None:
+        assert isinstance(visit, asyncio.Protocol)
         try:
-            await self._loop.connect_accepted_socket(lambda: connection, accepted)
+            await self._loop.connect_accepted_socket(lambda: visit, accepted)
         except OSError:
             accepted.close()
 
-    def _rest(self, one: StandIn, listener: socket.socket) -> None:
+    def _rest(self, one: StandIn, port: int, listener: socket.socket) -> None:
         self._forget(listener.fileno())
 
         def again() -> None:
             if self.standins.get(one.key) is one:
-                self._watch(listener.fileno(), partial(self._accept, one, listener))
+                self._watch(listener.fileno(), partial(self._accept, one, port, listener))
 
         self._loop.call_later(REST, again)
 
@@ -244,27 +263,32 @@ class Server:
             if act := self._acts.get(fd):  # not stopped by the one before
                 act()
 
-    def _echo(self, one: StandIn, opened: socket.socket) -> None:
+    def hear(self, one: StandIn, opened: socket.socket) -> None:
         """Send datagrams back, from the very address they came to (a node has several)."""
         for _ in range(TURN):
             try:
                 data, ancillary, _, sender = opened.recvmsg(65535, 64)
             except OSError:
                 return
-            answer = []
-            for level, kind, value in ancillary:
-                if level == socket.IPPROTO_IP and kind == IP_PKTINFO:
-                    local = struct.unpack("=I4s4s", value[:12])[1]
-                    info = struct.pack("=I4s4s", 0, local, bytes(4))
-                    answer.append((socket.IPPROTO_IP, IP_PKTINFO, info))
-                elif level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO:
-                    answer.append((level, kind, value[:16] + bytes(4)))  # from any device
             port = opened.getsockname()[1]
             reply = datagram(one.behaviour, one.site, data, port)
             with suppress(OSError):
-                opened.sendmsg([reply], answer, 0, sender)
+                opened.sendmsg([reply], from_same(ancillary), 0, sender)
             client = sender[0].removeprefix(MAPPED)
             one.log(f"{client}:{sender[1]} - - [{timestamp()}] {len(data)} bytes on {port}/UDP\n")
+
+
+def from_same(ancillary: Iterable[tuple[int, int, bytes]]) -> list[tuple[int, int, bytes]]:
+    """What makes an answer leave by the address that a datagram with `ancillary` came to."""
+    answer = []
+    for level, kind, value in ancillary:
+        if level == socket.IPPROTO_IP and kind == IP_PKTINFO:
+            local = struct.unpack("=I4s4s", value[:12])[1]
+            info = struct.pack("=I4s4s", 0, local, bytes(4))
+            answer.append((socket.IPPROTO_IP, IP_PKTINFO, info))
+        elif level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO:
+            answer.append((level, kind, value[:16] + bytes(4)))  # from any device
+    return answer
 
 
 def open_all(requests: list[dict[str, Any]]) -> list[StandIn | str]:
@@ -350,11 +374,10 @@ def timestamp() -> str:
     return time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime())
 
 
-async def main(path: str, ready: int) -> None:
+async def main(server: Server, path: str, ready: int) -> None:
     """Listen on the unix socket `path`, say so on the pipe `ready`, and serve for ever."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    server = Server()
     server.sweep()
     new = f"{path}.{os.getpid()}"
     control = await asyncio.start_unix_server(server.answer, new, limit=64 * 1024 * 1024)
@@ -370,4 +393,8 @@ async def main(path: str, ready: int) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is not for us
-    asyncio.run(main(sys.argv[1], int(sys.argv[2])))
+
+    async def _main() -> None:
+        await main(Server(), sys.argv[1], int(sys.argv[2]))
+
+    asyncio.run(_main())

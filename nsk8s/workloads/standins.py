@@ -1,4 +1,5 @@
-"""The control plane's side of the stand-in server: starts it, asks it, and starts it again if it dies.
+"""The control plane's side of the stand-in servers (one for DNS, one for all else): starts them, asks them,
+and starts them again if they die.
 
 What is served is remembered here, so that a server that was killed is replaced by one that serves the same;
 a new control plane learns from the server what it serves.
@@ -15,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from nsk8s.errors import HostError, Timeout
@@ -59,6 +61,11 @@ class StandIn:
     secondary: str = ""
 
     @property
+    def resolver(self) -> bool:
+        """Whether it answers DNS."""
+        return self.behaviour == "dns"
+
+    @property
     def key(self) -> Key:
         """What it is known by."""
         return self.pod, self.container
@@ -68,12 +75,70 @@ class StandIn:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
-class StandIns:
-    """The stand-in server of one cluster. `lost(key, why)` is called for a stand-in that a new server could
-    not take over."""
+Lost = Callable[[Key, str], None]
+"""Called with a stand-in that a new server could not take over, and why."""
 
-    def __init__(self, paths: ClusterPaths, lost: Callable[[Key, str], None] | None = None) -> None:
+
+class Servers:
+    """The stand-in servers of one cluster: DNS has one of its own, so that it waits for nobody."""
+
+    def __init__(self, paths: ClusterPaths, lost: Lost | None = None) -> None:
+        self._others = StandIns(paths, paths.standins, ("nsk8s.workloads.standin_server",), lost)
+        dns = ("nsk8s.workloads.dns.server", os.fspath(paths.socket))
+        self._dns = StandIns(paths, paths.dns, dns, lost)
+        self._resolvers: set[Key] = set()
+
+    async def start(self) -> list[tuple[str, str, int]]:
+        """Connect to the server, starting it if none listens, and to that of DNS if it is there; returns what
+        they serve, as `StandIns.start`."""
+        served = await self._others.start()
+        return served + await self.start_dns() if self._dns.path.exists() else served
+
+    async def start_dns(self) -> list[tuple[str, str, int]]:
+        """The same with the server of DNS."""
+        served = await self._dns.start()
+        self._resolvers.update((pod, container) for pod, container, _ in served)
+        return served
+
+    async def serve(self, standins: Iterable[StandIn]) -> dict[Key, str]:
+        """As `StandIns.serve`."""
+        wanted: dict[bool, list[StandIn]] = {}
+        for one in standins:
+            wanted.setdefault(one.resolver, []).append(one)
+        self._resolvers.update(one.key for one in wanted.get(True, ()))
+        asked = [(self._dns if dns else self._others).serve(some) for dns, some in wanted.items()]
+        return {key: why for errors in await asyncio.gather(*asked) for key, why in errors.items()}
+
+    async def stop(self, keys: Iterable[Key]) -> None:
+        """As `StandIns.stop`."""
+        gone = list(keys)
+        dns = self._resolvers.intersection(gone)
+        self._resolvers -= dns
+        if dns:
+            await self._dns.stop(dns)
+        if len(dns) < len(gone):
+            await self._others.stop(key for key in gone if key not in dns)
+
+    async def listen(self, places: Mapping[Place, Tells]) -> dict[Place, str]:
+        """As `StandIns.listen`."""
+        return await self._others.listen(places)
+
+    async def close(self) -> None:
+        """Let go of the servers; they serve on."""
+        await self._others.close()
+        await self._dns.close()
+
+
+class StandIns:
+    """One stand-in server of a cluster, listening on the unix socket `path`: `program` is its module, and
+    arguments of its own."""
+
+    def __init__(
+        self, paths: ClusterPaths, path: Path, program: tuple[str, ...], lost: Lost | None = None
+    ) -> None:
         self._paths = paths
+        self.path = path
+        self._program = program
         self._lost = lost
         self._connecting = asyncio.Lock()
         self._writer: asyncio.StreamWriter | None = None
@@ -169,15 +234,14 @@ class StandIns:
                 self._lost(key, why)
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        path = self._paths.standins
         try:
-            return await asyncio.open_unix_connection(path, limit=LIMIT)
+            return await asyncio.open_unix_connection(self.path, limit=LIMIT)
         except (FileNotFoundError, ConnectionRefusedError):
             await self._launch()
-            return await asyncio.open_unix_connection(path, limit=LIMIT)
+            return await asyncio.open_unix_connection(self.path, limit=LIMIT)
 
     async def _launch(self) -> None:
-        pid, ready = _start(self._paths)
+        pid, ready = _start(self._paths, self.path, self._program)
         try:
             self._spawn(_reap(pid))
             if not await _readable(ready, DEADLINE):
@@ -200,15 +264,16 @@ class StandIns:
             log.error("stand-ins: %s", error)
 
 
-def _start(paths: ClusterPaths) -> tuple[int, int]:
+def _start(paths: ClusterPaths, path: Path, program: tuple[str, ...]) -> tuple[int, int]:
     """The new server's pid, and the pipe on which it says that it listens."""
     ready, told = os.pipe2(os.O_CLOEXEC)
     log_fd = os.open(paths.daemon_log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    server = [sys.executable, "-m", "nsk8s.workloads.standin_server"]
+    module, *arguments = program
+    server = [sys.executable, "-m", module, os.fspath(path), str(told), *arguments]
     try:
         pid = os.posix_spawn(
             sys.executable,
-            [*server, os.fspath(paths.standins), str(told)],
+            server,
             os.environ,
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),

@@ -17,7 +17,7 @@ import pytest
 
 from nsk8s.kernel.namespaces import inside
 from nsk8s.paths import ClusterPaths
-from nsk8s.workloads.standins import Key, StandIn, StandIns
+from nsk8s.workloads.standins import Key, Servers, StandIn
 from tests.netns.sandboxes import sandbox
 
 pytestmark = pytest.mark.netns
@@ -56,8 +56,8 @@ def kill_server(paths: ClusterPaths) -> None:
 
 
 @asynccontextmanager
-async def serving(paths: ClusterPaths, lost: list[Key] | None = None) -> AsyncIterator[StandIns]:
-    standins = StandIns(paths, lambda key, why: lost.append(key) if lost is not None else None)
+async def serving(paths: ClusterPaths, lost: list[Key] | None = None) -> AsyncIterator[Servers]:
+    standins = Servers(paths, lambda key, why: lost.append(key) if lost is not None else None)
     await standins.start()
     try:
         yield standins
@@ -169,7 +169,7 @@ def test_the_log_tells_who_asked(paths: ClusterPaths, pod: int) -> None:
 
 def test_they_outlive_the_control_plane(paths: ClusterPaths, pod: int) -> None:
     async def run() -> None:
-        first = StandIns(paths)
+        first = Servers(paths)
         assert await first.start() == []
         await first.serve([standin(paths, pod)])
         await first.close()
