@@ -117,7 +117,7 @@ def test_control_plane_is_killed_ten_times_under_load(cluster: MakeLab) -> None:
     for node, kept_ports in ports.items():
         staying = {name for name in kept_ports if name in bridge_ports(lab, node)}
         assert {n: bridge_ports(lab, node)[n] for n in staying} == {n: kept_ports[n] for n in staying}
-    pods = [f"default.{name}" for name in lab.pods()]
+    pods = [f"{pod['metadata']['namespace']}.{pod['metadata']['name']}" for pod in lab.get("pods", "-A")]
     assert processes.sandboxes() == sorted(["fabric", "n1", "n2", "outside", *pods]), "nothing is there twice"
     assert processes.count("nsk8s.daemon") == 1
     ports_now = [*bridge_ports(lab, "n1"), *bridge_ports(lab, "n2")]
