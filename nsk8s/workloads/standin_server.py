@@ -34,7 +34,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from nsk8s.kernel.namespaces import CLONE_NEWNET, setns
 from nsk8s.workloads.behaviours import Site, greeting, taken
@@ -59,16 +59,6 @@ REST = 0.5
 Key = tuple[str, str]
 
 
-class Visit(Protocol):
-    """An open connection to a stand-in; an asyncio.Protocol. `last` is the loop's time at which something
-    last arrived."""
-
-    last: float
-
-    def abort(self) -> None:
-        """Close it now."""
-
-
 @dataclass(slots=True)
 class StandIn:
     """One container that is served: `request` is what the control plane asked, as it came."""
@@ -77,7 +67,7 @@ class StandIn:
     site: Site
     sockets: list[tuple[str, int, socket.socket]]
     pause: int = -1
-    connections: set[Any] = field(default_factory=set)
+    connections: set[Connection | Peer] = field(default_factory=set)
 
     @property
     def key(self) -> Key:
@@ -214,7 +204,7 @@ class Server:
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.spawn(self._serve_connection(self.connect(one, port), accepted))
 
-    def connect(self, one: StandIn, port: int) -> Visit:
+    def connect(self, one: StandIn, port: int) -> Connection | Peer:
         """Who talks to a new connection to `port`."""
         behaviour = (
             one.site.options.get(f"behaviour/{port}", one.behaviour) if one.site.options else one.behaviour
@@ -230,14 +220,9 @@ class Server:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def now(self) -> float:
-        """The loop's time."""
-        return self._loop.time()
-
-    async def _serve_connection(self, visit: Visit, accepted: socket.socket) -> None:
-        assert isinstance(visit, asyncio.Protocol)
+    async def _serve_connection(self, connection: Connection | Peer, accepted: socket.socket) -> None:
         try:
-            await self._loop.connect_accepted_socket(lambda: visit, accepted)
+            await self._loop.connect_accepted_socket(lambda: connection, accepted)
         except OSError:
             accepted.close()
 

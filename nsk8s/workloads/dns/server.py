@@ -33,6 +33,7 @@ from nsk8s.workloads.dns.watch import Taker, follow
 from nsk8s.workloads.dns.zone import Zone
 from nsk8s.workloads.http import Connection
 from nsk8s.workloads.standin_server import StandIn
+from nsk8s.workloads.streams import Peer
 
 PORT = 53
 FIRST_SYNC = 2.0
@@ -225,10 +226,10 @@ class Server(standin_server.Server):
         except (OSError, EOFError, TimeoutError):
             return answer.refusal(ask.query, dns.rcode.SERVFAIL)
 
-    def connect(self, one: StandIn, port: int) -> standin_server.Visit:
+    def connect(self, one: StandIn, port: int) -> Page | Questions:
         """Who talks to a new connection."""
         if port == PORT:
-            return Questions(self, one)
+            return Questions(self, one, self._loop)
         page = partial(self._page, one, port)
         return Page(page, one, self._loop)
 
@@ -270,43 +271,20 @@ class Page(Connection):
         self._respond(Response(status, headers, text.encode()))
 
 
-class Questions(asyncio.Protocol):
+class Questions(Peer):
     """DNS over one TCP connection: each message behind its length (RFC 7766)."""
 
-    def __init__(self, server: Server, one: StandIn) -> None:
+    def __init__(self, server: Server, one: StandIn, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(one.site, one.log, one.connections, loop)
         self._server = server
         self._one = one
-        self._transport: asyncio.Transport | None = None
         self._data = bytearray()
         self._open = 0
-        self._aborted = False
         self._ended = False
-        self.last = server.now()
-        one.connections.add(self)
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Remember the other end."""
-        assert isinstance(transport, asyncio.Transport)
-        if self._aborted:
-            transport.abort()
-            return
-        self._transport = transport
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """It is closed."""
-        self._one.connections.discard(self)
-        self._transport = None
-
-    def abort(self) -> None:
-        """Close it now."""
-        self._aborted = True
-        self._one.connections.discard(self)
-        if self._transport:
-            self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Answer what is whole."""
-        self.last = self._server.now()
+        self.last = self._loop.time()
         self._data += data
         self._advance()
 

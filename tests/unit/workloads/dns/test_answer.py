@@ -142,7 +142,7 @@ def test_edns_is_answered_in_kind() -> None:
 
 
 def test_a_cookie_comes_back_and_no_other_version_is_known() -> None:
-    cookie = dns.edns.GenericOption(10, b"12345678")
+    cookie = dns.edns.GenericOption("COOKIE", b"12345678")
     query = dns.message.make_query(WEB, "A", use_edns=0, options=[cookie])
     made = answers()
     assert ask(made, query).options[0].to_wire() == b"12345678"
