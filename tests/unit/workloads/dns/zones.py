@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 
-from nsk8s.api.types import EndpointSlice, Service, view
+from nsk8s.api.types import EndpointSlice, Service
+from nsk8s.api.views import view
 from nsk8s.workloads.dns.answer import Answers
 from nsk8s.workloads.dns.zone import Found, Record, Zone
 
