@@ -69,6 +69,7 @@ class NoRules:
 
     def __init__(self, nodes: Sequence[NodeProxy]) -> None:
         self._nodes = tuple(nodes)
+        self._none = {node.name: ProxyRules() for node in nodes}
 
     def rules(
         self,
@@ -77,7 +78,7 @@ class NoRules:
         zones: Mapping[str, str] | None = None,
     ) -> dict[str, ProxyRules]:
         """None on any node."""
-        return {node.name: ProxyRules() for node in self._nodes}
+        return self._none
 
     def health_checks(self) -> dict[str, tuple[HealthCheck, ...]]:
         """Nothing is told."""

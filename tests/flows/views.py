@@ -114,9 +114,17 @@ def joined(*each: Backed) -> Backed:
     return msgspec.structs.replace(first, spec=spec), msgspec.structs.replace(piece, ports=targets)
 
 
-def pod(name: str, ip: str, *ports: ContainerPort, uid: str = "", host_network: bool = False) -> Pod:
+def pod(
+    name: str,
+    ip: str,
+    *ports: ContainerPort,
+    uid: str = "",
+    host_network: bool = False,
+    labels: dict[str, str] | None = None,
+) -> Pod:
+    meta = ObjectMeta(name=name, namespace="default", uid=uid or f"uid-of-{name}", labels=labels or {})
     return Pod(
-        metadata=ObjectMeta(name=name, namespace="default", uid=uid or f"uid-of-{name}"),
+        metadata=meta,
         spec=PodSpec(
             nodeName=NODE_OF[ip.rpartition(".")[0]],
             containers=(Container(ports=ports),),
