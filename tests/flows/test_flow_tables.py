@@ -5,22 +5,24 @@ from __future__ import annotations
 import pytest
 
 from tests.flows.nftwalk import NftWalker
+from tests.flows.spelled import spelled, topology
 from tests.flows.tables import TABLES, Flow, Table
 from tests.flows.views import compiled
 from tests.flows.walk import Walker
 
 MODES = ("iptables", "nftables")
-FAMILIES = (4,)
+FAMILIES = (4, 6)
 OTHERS = ("FLANNEL-", "CNI-")
 """Chains that are not kube-proxy's: what they masquerade is no part of its promises."""
 
 
 def walker(mode: str, family: int, table: Table) -> Walker:
     """A walker over what kube-proxy has on n1."""
-    state = compiled(*table.services, options=table.options, mode=mode)["n1"]
+    cluster = topology(family)
+    state = compiled(*table.services, options=table.options, mode=mode, cluster=cluster)["n1"]
     if mode == "nftables":
         return NftWalker(state, state.nft["ip" if family == 4 else "ip6", "kube-proxy"])
-    return Walker(state, OTHERS)
+    return Walker(state, OTHERS, family)
 
 
 def expected(flow: Flow, mode: str) -> set[str]:
@@ -43,6 +45,7 @@ def cases() -> list[tuple[str, int, Table]]:
     ("mode", "family", "table"), cases(), ids=lambda part: getattr(part, "name", str(part))
 )
 def test_flows(mode: str, family: int, table: Table) -> None:
+    table = spelled(table, family)
     walking = walker(mode, family, table)
     found = {flow.what: walking.walk(flow.source, flow.protocol, flow.to, flow.port) for flow in table.flows}
     assert found == {flow.what: expected(flow, mode) for flow in table.flows}

@@ -143,8 +143,9 @@ def compiled(
     pods: tuple[Pod, ...] = (),
     options: KubeProxy | None = None,
     mode: str = "iptables",
+    cluster: Topology = TOPOLOGY,
 ) -> dict[str, NamespaceState]:
-    topology = replace(TOPOLOGY, kube_proxy=options or KubeProxy(), proxy_mode=mode)
+    topology = replace(cluster, kube_proxy=options or KubeProxy(), proxy_mode=mode)
     return Compiler(topology).compile(view(*services, pods=pods))
 
 

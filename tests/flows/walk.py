@@ -81,8 +81,8 @@ class Walker:
     """Walks packets over one node, whose addresses decide what is LOCAL, and from which networks a packet
     comes in by which interface. Chains whose names begin with one of `but` are taken to be empty."""
 
-    def __init__(self, node: NamespaceState, but: tuple[str, ...] = ()) -> None:
-        self.rules: Ruleset = node.rules
+    def __init__(self, node: NamespaceState, but: tuple[str, ...] = (), family: int = 4) -> None:
+        self.rules: Ruleset = node.rules if family == 4 else node.rules6
         self.but = but
         self.local = {address.cidr.partition("/")[0] for address in node.addresses}
         self.networks = {
@@ -130,7 +130,7 @@ class Walker:
         }
 
     def is_local(self, ip: str) -> bool:
-        return ip in self.local or ip.startswith("127.")
+        return ip in self.local or ip == "::1" or ip.startswith("127.")
 
     def chain(self, table: str, name: str, packet: Packet) -> Iterator[tuple[Packet, str]]:
         """Every way through a chain: the packet at its end and the verdict, empty if it returned."""
