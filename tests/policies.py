@@ -127,7 +127,7 @@ PEERS: dict[str, Obj] = {
         POD: {"matchLabels": {"pod": "c"}, **where("pod", "NotIn", "a")},
     },
 }  # fmt: skip
-PAIRED = ("pod b here", "namespace y", "pod c of y", "all pods here", "pod b anywhere", "namespaces not y")
+PAIRED = ("pod b here", "namespace y", "pod c of y", "pod b anywhere", "namespaces not y")
 
 BLOCKS: dict[str, Callable[[Addresses], Obj]] = {
     "everything": lambda _: {"cidr": "0.0.0.0/0"},

@@ -272,6 +272,8 @@ class Daemon:
             for pod in removing:
                 self.post(SandboxRemoved(pod))
             await self._proxies()
+            if self._events:  # what is told here may ask for more, or for nothing
+                await self._turned.wait()
             if not self._dirty.is_set() and not self._events:
                 self._idle.set()
                 self._announce(())

@@ -20,13 +20,20 @@ NODES = ("n1", "n2")
 ADDRESSES = {name: f"10.244.{i % 2}.{i + 2}" for i, name in enumerate(policies.PODS)}
 
 
+NODE_ADDRESS = "172.18.0.2"
+"""Of a pod on its node's network."""
+
+
 def views(objects: Sequence[Obj]) -> World:
     """The objects as the control plane sees them, the pods with their addresses."""
     found = []
     for obj in objects:
         if obj["kind"] == "Pod":
             meta = obj["metadata"]
-            obj = {**obj, "status": {"podIP": ADDRESSES[f"{meta['namespace']}/{meta['name']}"]}}
+            obj = {
+                **obj,
+                "status": {"podIP": ADDRESSES.get(f"{meta['namespace']}/{meta['name']}", NODE_ADDRESS)},
+            }
         found.append(view(default(obj)))
     return World(
         {v.metadata.name: v.metadata.labels for v in found if isinstance(v, Namespace)},

@@ -32,7 +32,7 @@ CLUSTER: Obj = {
     "metadata": {"name": "policies"},
     "spec": {"nodes": [{"name": name} for name in NODES], "clients": [{"name": "external"}]},
 }
-SILENCE = 0.25
+SILENCE = 0.2
 """Seconds without an answer that make a cell denied; one that should have answered is asked again."""
 PATIENCE = 5.0
 """Seconds that it has then."""
