@@ -280,16 +280,22 @@ class Runtime:
 
     async def _serve(self, starts: list[tuple[StartContainer, images.Workload]]) -> None:
         wanted = []
+        refused: dict[Key, str] = {}
         for command, workload in starts:
             pod = command.view
-            name = pod_namespace(command.namespace, command.name)
-            self._runs[command.pod, command.container.name] = Run(command.attempt)
+            key = command.pod, command.container.name
+            self._runs[key] = Run(command.attempt)
+            try:
+                pid = self._network.machine.pid(pod_namespace(command.namespace, command.name))
+            except KernelError as error:  # its sandbox has just died; the others shall run
+                refused[key] = error.message
+                continue
             wanted.append(
                 StandIn(
                     pod=command.pod,
                     container=command.container.name,
                     attempt=command.attempt,
-                    pid=self._network.machine.pid(name),
+                    pid=pid,
                     behaviour=workload.behaviour,
                     ports=workload.ports,
                     name=command.name,
@@ -304,13 +310,12 @@ class Runtime:
                 )
             )
         try:
-            refused = await self._standins.serve(wanted)
+            refused |= await self._standins.serve(wanted)
         except (OSError, NsK8sError) as error:
-            refused = {(w.pod, w.container): str(error) for w in wanted}
+            refused |= {(w.pod, w.container): str(error) for w in wanted}
         for command, workload in starts:
-            container = command.container.name
-            why = refused.get((command.pod, container))
-            key = command.pod, container
+            key = command.pod, command.container.name
+            why = refused.get(key)
             started = ContainerStarted(*key, container_id(*key, command.attempt), workload.says)
             run = self._runs.get(key)
             if why is not None or run is None:

@@ -63,15 +63,17 @@ class Sandboxes:
         return name in self._found
 
     def find(self) -> dict[str, Sandbox]:
-        """Look at the processes again; what ended meanwhile is reaped and not listed any more."""
+        """Look at the processes again; what ended meanwhile is reaped and not listed any more. Whoever asks
+        from another thread meanwhile (`get`) sees what was found before."""
         for sandbox in self._found.values():
             _reap(sandbox.pid)
-        self._found = {}
+        seen = {}
         for entry in os.listdir("/proc"):
             found = _sandbox(int(entry)) if entry.isdecimal() else None
             if found:
-                self._found[found.namespace] = found
-        return dict(self._found)
+                seen[found.namespace] = found
+        self._found = seen
+        return dict(seen)
 
     def get(self, name: str) -> Sandbox | None:
         """A sandbox as it was last seen; None if it is not known."""
