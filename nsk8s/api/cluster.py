@@ -62,6 +62,9 @@ def read(cluster: Obj) -> tuple[Topology | None, list[Problem]]:
     pod_cidrs = networks.pod_cidrs(nodes, found["podCIDR"], findings)
     kube_proxy = _kube_proxy(spec, findings)
     dns = _dns(spec["dns"], found, findings)
+    if spec["hostAccess"] and 4 not in found["nodeCIDR"]:
+        hint = "give nodeCIDR an IPv4 network beside its own, or set hostAccess: false"
+        findings.add("spec.hostAccess", "the host reaches nodes by IPv4, and the cluster has none", hint)
     if findings.problems:
         return None, findings.problems
     tainted = "worker" in roles

@@ -23,6 +23,7 @@ from nsk8s.paths import NETNS_DIR
 TOOLS = {
     "iptables-restore": ("iptables", "rules of services and of masquerading"),
     "iptables-save": ("iptables", "reading rules back"),
+    "ip6tables-restore": ("iptables", "the rules of clusters with IPv6"),
     "nft": ("nftables", "tables of nftables"),
     "ip": ("iproute2", "looking around by hand: ip netns exec CLUSTER.NODE ip route"),
     "bwrap": ("bubblewrap", "programs in pods, confined"),
@@ -31,7 +32,7 @@ TOOLS = {
 }
 """Programs: their Debian package, and what they are for."""
 
-OPTIONAL_TOOLS = frozenset({"tcpdump", "ping", "ip"})
+OPTIONAL_TOOLS = frozenset({"tcpdump", "ping", "ip", "ip6tables-restore"})
 
 LINKS = ("veth", "bridge", "vxlan")
 """Link types that every cluster is made of."""
@@ -178,7 +179,9 @@ def _files() -> Iterator[Finding]:
     ok = Path("/proc/sys/net/netfilter/nf_conntrack_max").exists()
     yield Finding("connection tracking", ok, "", "sudo modprobe nf_conntrack")
     ok = Path("/proc/sys/net/ipv6").exists()
-    yield Finding("IPv6", ok, "", "clusters are IPv4; nothing to do", needed=False)
+    yield Finding(
+        "IPv6", ok, "", "only for clusters that ask for it; boot without ipv6.disable=1", needed=False
+    )
 
 
 def _limits() -> Iterator[Finding]:

@@ -33,7 +33,8 @@ class Frame:
     """An Ethernet frame. Fields of layers it does not have are empty or 0.
 
     `interface` is where it was seen, `outgoing` whether it left there (else it came in); `kind` is
-    "tcp", "udp", "icmp", "arp" or another layer's name in lower case. For VXLAN `vni` is the network and
+    "tcp", "udp", "icmp", "icmp6", "arp" or another layer's name in lower case, `ttl` for IPv6 the hop limit.
+    For VXLAN `vni` is the network and
     `inner` the frame within, else -1 and None.
     """
 
@@ -60,15 +61,24 @@ class Frame:
 
 def dissect(raw: bytes, interface: str = "", outgoing: bool = False) -> Frame:
     """What `raw` says, by scapy."""
-    from scapy.layers import inet  # noqa: F401 (tells Ether what is in it)
+    from scapy.layers import inet, inet6  # noqa: F401 (tells Ether what is in it)
     from scapy.layers.l2 import Ether
     from scapy.layers.vxlan import VXLAN  # also binds UDP port 8472
 
     packet = Ether(raw)
     fields: dict[str, Any] = {"smac": packet.src, "dmac": packet.dst, "summary": packet.summary()}
+    ip: Any = None
     if packet.haslayer("IP"):
         ip = packet["IP"]
         fields |= {"src": ip.src, "dst": ip.dst, "ttl": ip.ttl, "kind": ip.payload.name.lower()}
+    elif packet.haslayer("IPv6"):
+        ip = packet["IPv6"]
+        kind = "icmp6" if ip.nh == socket.IPPROTO_ICMPV6 else ip.payload.name.lower()
+        fields |= {"src": ip.src, "dst": ip.dst, "ttl": ip.hlim, "kind": kind}
+    elif packet.haslayer("ARP"):
+        arp = packet["ARP"]
+        fields |= {"kind": "arp", "src": arp.psrc, "dst": arp.pdst}
+    if ip is not None:
         top = ip.payload
         if top.name in ("TCP", "UDP"):
             fields |= {"sport": top.sport, "dport": top.dport}
@@ -77,17 +87,14 @@ def dissect(raw: bytes, interface: str = "", outgoing: bool = False) -> Frame:
             fields["flags"] = str(top.flags)
         if top.name == "UDP" and top.dport == VXLAN_PORT and isinstance(top.payload, VXLAN):
             fields |= {"vni": int(top.payload.vni), "inner": dissect(bytes(top.payload.payload), interface)}
-    elif packet.haslayer("ARP"):
-        arp = packet["ARP"]
-        fields |= {"kind": "arp", "src": arp.psrc, "dst": arp.pdst}
     return Frame(raw, interface, outgoing, **fields)
 
 
 def _payload(raw: bytes, ip: Any, top: Any) -> bytes:  # noqa: ANN401 (scapy's layers)
     """What is in a segment, without the padding of a short frame."""
     header = top.dataofs * 4 if top.name == "TCP" else 8
-    begin = 14 + ip.ihl * 4 + header
-    return raw[begin : 14 + ip.len]
+    before, end = (14 + ip.ihl * 4, 14 + ip.len) if ip.version == 4 else (14 + 40, 14 + 40 + ip.plen)
+    return raw[before + header : end]
 
 
 class Witness:

@@ -11,10 +11,12 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
+from ipaddress import ip_network
 from typing import Any
 
 import yaml
 
+from nsk8s.api.families import BITS, Family, of_family
 from nsk8s.client import Client
 from nsk8s.kernel import namespaces
 from nsk8s.observe.packets import Frame, Witness
@@ -86,9 +88,23 @@ CLUSTER: Obj = {
 }
 
 
-def cluster_in(mode: str) -> Obj:
-    """The same cluster in a proxy mode."""
-    return {**CLUSTER, "spec": {**CLUSTER["spec"], "proxyMode": mode}}
+DUAL_STACK: Obj = {"podCIDR": "10.244.0.0/16,fd00:10:244::/56"}
+"""In a cluster's spec: both families, the other networks with their defaults."""
+
+
+def cluster_in(mode: str, **spec: object) -> Obj:
+    """The same cluster in a proxy mode; `spec` adds to its spec."""
+    return {**CLUSTER, "spec": {**CLUSTER["spec"], "proxyMode": mode, **spec}}
+
+
+def dual_stack(objects: list[Obj]) -> list[Obj]:
+    """The same objects, services with an address of each family."""
+    return [
+        {**one, "spec": {**one["spec"], "ipFamilyPolicy": "PreferDualStack"}}
+        if one["kind"] == "Service"
+        else one
+        for one in objects
+    ]
 
 
 WEB, B1 = {"group": "web"}, {"app": "b1"}
@@ -105,7 +121,7 @@ OBJECTS: list[Obj] = [
     service("only-b1-np", B1, port(80, 8080), type="NodePort"),
     service("only-b1-local", B1, port(80, 8080), type="NodePort", externalTrafficPolicy="Local"),
     service("only-b1-itp", B1, port(80, 8080), internalTrafficPolicy="Local"),
-    service("by-external-ip", B1, port(80, 8080), externalIPs=["203.0.113.10"]),
+    service("by-external-ip", B1, port(80, 8080), externalIPs=["203.0.113.10", "2001:db8::10"]),
     service("nobody", {"app": "nobody"}, port(80, 80, name="tcp"), port(53, 53, name="udp", protocol="UDP")),
     service("by-name", {"group": "named"}, port(80, "web")),
     service("multi", B1, port(80, "http", name="http"), port(8443, "admin", name="admin")),
@@ -132,11 +148,13 @@ for _ in range(count):
 
 
 class Scenario:
-    """The cluster under test. Namespaces are named as on the wire: ``w1``, ``default.a1``, ``external``."""
+    """The cluster under test. Namespaces are named as on the wire: ``w1``, ``default.a1``, ``external``. All
+    addresses are those of one `family`."""
 
-    def __init__(self, lab: Lab, mode: str = "iptables") -> None:
+    def __init__(self, lab: Lab, mode: str = "iptables", family: Family = 4) -> None:
         self.lab = lab
         self.mode = mode
+        self.family = family
 
     # --- asking -------------------------------------------------------------------------------------
 
@@ -147,17 +165,47 @@ class Scenario:
 
     def ip(self, name: str) -> str:
         """A pod's address."""
-        return str(self.get("pod", name)["status"]["podIP"])
+        return of_family([each["ip"] for each in self.get("pod", name)["status"]["podIPs"]], self.family)
 
     def node_ip(self, name: str) -> str:
         """The address of a node or client on the underlay."""
-        found = re.search(r"inet (\S+)/", self.out(name, "ip", "-4", "addr", "show", "dev", "eth0"))
+        shown = self.out(name, "ip", f"-{self.family}", "addr", "show", "dev", "eth0", "scope", "global")
+        found = re.search(r"inet6? (\S+)/", shown)
         assert found
         return found[1]
 
+    def second_ip(self) -> tuple[str, list[str]]:
+        """One more address for a node, and the words that give it to ``eth0`` after ``ip address add``."""
+        if self.family == 6:
+            return "fc00:f853:ccd:e793::200", ["fc00:f853:ccd:e793::200/64", "nodad", "dev", "eth0"]
+        return "172.18.0.200", ["172.18.0.200/24", "dev", "eth0"]
+
     def pod_cidr(self, node: str) -> str:
         """A node's pod network."""
-        return str(self.get("node", node)["spec"]["podCIDR"])
+        return of_family(self.get("node", node)["spec"]["podCIDRs"], self.family)
+
+    def bridge(self, node: str) -> str:
+        """The address of a node's cni0: the first of its pod network."""
+        return str(ip_network(self.pod_cidr(node))[1])
+
+    def vtep(self, node: str) -> str:
+        """The address of a node's tunnel: the network's own."""
+        return str(ip_network(self.pod_cidr(node))[0])
+
+    @property
+    def tunnel(self) -> str:
+        """The name of the tunnels."""
+        return "flannel-v6.1" if self.family == 6 else "flannel.1"
+
+    @property
+    def iptables(self) -> str:
+        """The program of the family; with ``-save`` that of saving."""
+        return "ip6tables" if self.family == 6 else "iptables"
+
+    @property
+    def bits(self) -> int:
+        """The length of an address."""
+        return BITS[self.family]
 
     def mac(self, namespace: str, device: str) -> str:
         """A device's MAC."""
@@ -174,7 +222,7 @@ class Scenario:
 
     def cluster_ip(self, name: str) -> str:
         """A service's ClusterIP."""
-        return str(self.get("service", name)["spec"]["clusterIP"])
+        return of_family(self.get("service", name)["spec"]["clusterIPs"], self.family)
 
     def node_port(self, name: str) -> int:
         """A service's first nodePort."""
@@ -233,11 +281,12 @@ class Scenario:
 
     def http(self, namespace: str, ip: str, number: int) -> str:
         """The body that a GET from `namespace` gets."""
-        return self.out(namespace, "curl", "-sS", "-f", "--max-time", "5", f"http://{ip}:{number}/")
+        return self.out(namespace, "curl", "-sS", "-f", "--max-time", "5", url(ip, number))
 
     def http_fails(self, namespace: str, ip: str, number: int) -> str:
-        """How a GET fails: ``refused``, ``timeout``, or "" if it does not."""
-        words = ["curl", "-sS", "-o", "/dev/null", "--max-time", "1", f"http://{ip}:{number}/"]
+        """How a GET fails: ``refused``, ``timeout``, or "" if it does not. Over IPv6 an ICMP error that comes
+        while connect(2) is still under way counts only when the SYN is sent again, after a second."""
+        words = ["curl", "-sS", "-o", "/dev/null", "--max-time", "3" if ":" in ip else "1", url(ip, number)]
         done = self.run(namespace, *words, check=False)
         known = {0: "", 7: "refused", 28: "timeout"}
         return known.get(done.returncode, f"curl exit {done.returncode}: {done.stderr}")
@@ -251,7 +300,7 @@ class Scenario:
     def socket(self, namespace: str, kind: socket.SocketKind) -> socket.socket:
         """A socket of a namespace; it stays there."""
         with namespaces.inside(self.lab.netns(namespace), "net"):
-            return socket.socket(socket.AF_INET, kind)
+            return socket.socket(socket.AF_INET6 if self.family == 6 else socket.AF_INET, kind)
 
     def udp(self, namespace: str, ip: str, number: int, text: str) -> str:
         """What a UDP server answers to `text`."""
@@ -274,6 +323,16 @@ class Scenario:
     def capture(self, namespace: str, device: str) -> Witness:
         """The packets on a device from now on; a context manager."""
         return self.lab.capture(namespace, device)
+
+
+def url(ip: str, number: int) -> str:
+    """Where an HTTP server is."""
+    return f"http://[{ip}]:{number}/" if ":" in ip else f"http://{ip}:{number}/"
+
+
+def refusal(frame: Frame) -> bool:
+    """Whether a frame says no: a reset, or an ICMP error."""
+    return "R" in frame.flags or "unreach" in frame.summary.lower()
 
 
 def seen(witness: Witness, predicate: Callable[[Frame], object]) -> bool:

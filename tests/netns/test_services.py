@@ -11,18 +11,25 @@ import re
 import time
 from collections import Counter
 from functools import partial
+from ipaddress import ip_address
 
 import pytest
 
-from tests.netns.scenario import Scenario, seen
+from tests.netns.scenario import Scenario, refusal, seen
 
 pytestmark = pytest.mark.netns
 
 
-@pytest.fixture(params=["iptables", "nftables"])
+@pytest.fixture(params=["iptables", "nftables", "iptables, IPv6", "nftables, IPv6"])
 def lab(request: pytest.FixtureRequest, lab: Scenario) -> Scenario:
-    """The scenario in either proxy mode."""
-    found = lab if request.param == "iptables" else request.getfixturevalue("nftables_lab")
+    """The scenario in either proxy mode and family."""
+    others = {
+        "nftables": "nftables_lab",
+        "iptables, IPv6": "ipv6_lab",
+        "nftables, IPv6": "ipv6_nftables_lab",
+    }
+    name = others.get(request.param)
+    found = request.getfixturevalue(name) if name else lab
     assert isinstance(found, Scenario)
     return found
 
@@ -31,14 +38,6 @@ def client_seen(lab: Scenario, source: str, ip: str, port: int) -> dict[str, str
     """What the server answers to a GET from `source`: pod, client, ..."""
     answer: dict[str, str] = json.loads(lab.http(source, ip, port))
     return answer
-
-
-def bridge(lab: Scenario, node: str) -> str:
-    return re.sub(r"\.0/24$", ".1", lab.pod_cidr(node))
-
-
-def vtep(lab: Scenario, node: str) -> str:
-    return lab.pod_cidr(node).split("/")[0]
 
 
 def chi_square(counts: Counter[str], expected: float) -> float:
@@ -62,20 +61,20 @@ def test_pod_to_clusterip_keeps_the_pods_address(lab: Scenario) -> None:
 def test_row_18_clusterip_from_a_node_is_masqueraded(lab: Scenario) -> None:
     with lab.capture("default.b1", "eth0") as server:
         answer = client_seen(lab, "w1", lab.cluster_ip("only-b1"), 80)
-        assert server.wait_for(lambda p: p.dport == 8080).src == vtep(lab, "w1")
-    assert answer["client"] == vtep(lab, "w1")
+        assert server.wait_for(lambda p: p.dport == 8080).src == lab.vtep("w1")
+    assert answer["client"] == lab.vtep("w1")
 
 
 def test_row_19_clusterip_from_outside_by_a_static_route_is_masqueraded(lab: Scenario) -> None:
     ip = lab.cluster_ip("only-b1")
-    lab.run("external", "ip", "route", "add", f"{ip}/32", "via", lab.node_ip("w1"))
+    lab.run("external", "ip", "route", "add", f"{ip}/{lab.bits}", "via", lab.node_ip("w1"))
     try:
         with lab.capture("default.b1", "eth0") as server:
             answer = client_seen(lab, "external", ip, 80)
-            assert server.wait_for(lambda p: p.dport == 8080).src == vtep(lab, "w1")
-        assert answer["client"] == vtep(lab, "w1")
+            assert server.wait_for(lambda p: p.dport == 8080).src == lab.vtep("w1")
+        assert answer["client"] == lab.vtep("w1")
     finally:
-        lab.run("external", "ip", "route", "del", f"{ip}/32")
+        lab.run("external", "ip", "route", "del", f"{ip}/{lab.bits}")
 
 
 def test_outside_reaches_neither_clusterips_nor_pods(lab: Scenario) -> None:
@@ -86,8 +85,8 @@ def test_outside_reaches_neither_clusterips_nor_pods(lab: Scenario) -> None:
 def test_row_11_and_20_a_pod_reaches_itself_through_its_service_masqueraded(lab: Scenario) -> None:
     with lab.capture("default.b1", "eth0") as both:
         answer = client_seen(lab, "default.b1", lab.cluster_ip("only-b1"), 80)
-        assert both.wait_for(lambda p: p.dport == 8080).src == bridge(lab, "w2")
-    assert answer == answer | {"pod": "b1", "client": bridge(lab, "w2")}
+        assert both.wait_for(lambda p: p.dport == 8080).src == lab.bridge("w2")
+    assert answer == answer | {"pod": "b1", "client": lab.bridge("w2")}
     port = lab.port_of("b1")
     assert "hairpin on" in lab.out("w2", "bridge", "-d", "link", "show", "dev", port)
     lab.run("w2", "bridge", "link", "set", "dev", port, "hairpin", "off")
@@ -102,10 +101,14 @@ def test_row_21_a_service_without_endpoints_refuses_at_once(lab: Scenario) -> No
     for source in ("default.client", "w1"):
         begun = time.monotonic()
         assert lab.http_fails(source, ip, 80) == "refused"
-        assert time.monotonic() - begun < 1
+        assert time.monotonic() - begun < (1 if lab.family == 4 else 3)  # see `http_fails`
     with lab.capture("default.client", "eth0") as packets:
         assert lab.udp_fails("default.client", ip, 53) == "refused"
-        packets.wait_for(lambda p: "dest-unreach port-unreachable" in p.summary)
+        said = packets.wait_for(lambda p: p.kind.startswith("icmp") and refusal(p))
+    if lab.family == 4:
+        assert "dest-unreach port-unreachable" in said.summary
+    else:
+        assert said.raw[54:56] == b"\x01\x04"  # destination unreachable: port unreachable (RFC 4443, 3.1)
 
 
 def test_row_22_a_port_that_the_service_does_not_have_times_out_or_is_refused_by_nft(lab: Scenario) -> None:
@@ -135,10 +138,12 @@ def test_row_25_several_ports_have_chains_of_their_own(lab: Scenario) -> None:
     assert int(client_seen(lab, "default.client", ip, 80)["port"]) == 8080
     assert int(client_seen(lab, "default.client", ip, 8443)["port"]) == 8081
     if lab.mode == "iptables":
-        saved = lab.out("w1", "iptables-save", "-t", "nat")
+        saved = lab.out("w1", f"{lab.iptables}-save", "-t", "nat")
         leads = r'"default/multi:{} cluster IP".* -j (KUBE-SVC-\w{{16}})'
     else:
-        saved = lab.out("w1", "nft", "list", "map", "ip", "kube-proxy", "service-ips")
+        saved = lab.out(
+            "w1", "nft", "list", "map", "ip6" if lab.family == 6 else "ip", "kube-proxy", "service-ips"
+        )
         leads = r" : goto (service-\w{{8}}-default/multi/tcp/{})\b"
     chains = {found[1] for name in ("http", "admin") if (found := re.search(leads.format(name), saved))}
     assert len(chains) == 2
@@ -150,14 +155,15 @@ def test_row_26_a_nodeport_answers_on_every_node_and_every_local_address_but_of_
     port = lab.node_port("web-np")
     for node in ("master", "w1", "w2"):
         assert client_seen(lab, "external", lab.node_ip(node), port)["pod"] in {"a1", "a2", "b1"}
-    lab.run("w1", "ip", "address", "add", "172.18.0.200/24", "dev", "eth0")
+    second, words = lab.second_ip()
+    lab.run("w1", "ip", "address", "add", *words)
     try:
         if lab.mode == "iptables":
-            assert client_seen(lab, "external", "172.18.0.200", port)["pod"] in {"a1", "a2", "b1"}
+            assert client_seen(lab, "external", second, port)["pod"] in {"a1", "a2", "b1"}
         else:
-            assert lab.http_fails("external", "172.18.0.200", port) == "refused"
+            assert lab.http_fails("external", second, port) == "refused"
     finally:
-        lab.run("w1", "ip", "address", "del", "172.18.0.200/24", "dev", "eth0")
+        lab.run("w1", "ip", "address", "del", words[0], "dev", "eth0")
 
 
 def test_row_27_nodeport_with_policy_cluster_hides_the_client_and_returns_by_the_same_node(
@@ -166,9 +172,9 @@ def test_row_27_nodeport_with_policy_cluster_hides_the_client_and_returns_by_the
     port = lab.node_port("only-b1-np")
     with lab.capture("default.b1", "eth0") as server, lab.capture("external", "eth0") as outside:
         answer = client_seen(lab, "external", lab.node_ip("w1"), port)
-        assert server.wait_for(lambda p: p.dport == 8080).src == vtep(lab, "w1")
+        assert server.wait_for(lambda p: p.dport == 8080).src == lab.vtep("w1")
         reply = outside.wait_for(lambda p: p.sport == port)
-    assert answer["client"] == vtep(lab, "w1")
+    assert answer["client"] == lab.vtep("w1")
     assert reply.src == lab.node_ip("w1")
     assert reply.smac == lab.mac("w1", "eth0")
 
@@ -181,9 +187,7 @@ def test_row_28_nodeport_with_policy_local_keeps_the_client_and_drops_elsewhere(
     assert answer["client"] == lab.node_ip("external")
     with lab.capture("external", "eth0") as outside:
         assert lab.http_fails("external", lab.node_ip("w1"), port) == "timeout"
-        assert not seen(
-            outside, lambda p: p.src == lab.node_ip("w1") and ("R" in p.flags or p.kind == "icmp")
-        )
+        assert not seen(outside, refusal)
 
 
 def test_nodeport_with_policy_local_from_inside_goes_to_all_endpoints(lab: Scenario) -> None:
@@ -191,24 +195,26 @@ def test_nodeport_with_policy_local_from_inside_goes_to_all_endpoints(lab: Scena
     answer = client_seen(lab, "default.client", lab.node_ip("w1"), port)
     assert answer == answer | {"pod": "b1", "client": lab.ip("client")}  # short-circuited, not masqueraded
     answer = client_seen(lab, "w1", lab.node_ip("w1"), port)
-    assert answer == answer | {"pod": "b1", "client": vtep(lab, "w1")}
-    if lab.mode == "iptables":
+    assert answer == answer | {"pod": "b1", "client": lab.vtep("w1")}
+    if (lab.mode, lab.family) == ("iptables", 4):
         answer = client_seen(lab, "w1", "127.0.0.1", port)
-        assert answer == answer | {"pod": "b1", "client": vtep(lab, "w1")}
-    else:
-        assert lab.http_fails("w1", "127.0.0.1", port) == "refused"
+        assert answer == answer | {"pod": "b1", "client": lab.vtep("w1")}
+    else:  # no nodePorts there; in the iptables mode the rule that drops them for want of endpoints is met
+        loopback = "127.0.0.1" if lab.family == 4 else "::1"
+        fails = {"iptables": "timeout", "nftables": "refused"}[lab.mode]
+        assert lab.http_fails("w1", loopback, port) == fails
 
 
 def test_row_35_external_ips(lab: Scenario) -> None:
-    ip = "203.0.113.10"
-    lab.run("external", "ip", "route", "add", f"{ip}/32", "via", lab.node_ip("w1"))
+    ip = "203.0.113.10" if lab.family == 4 else "2001:db8::10"
+    lab.run("external", "ip", "route", "add", f"{ip}/{lab.bits}", "via", lab.node_ip("w1"))
     try:
         with lab.capture("default.b1", "eth0") as server:
             answer = client_seen(lab, "external", ip, 80)
-            assert server.wait_for(lambda p: p.dport == 8080).src == vtep(lab, "w1")
+            assert server.wait_for(lambda p: p.dport == 8080).src == lab.vtep("w1")
         assert answer["pod"] == "b1"
     finally:
-        lab.run("external", "ip", "route", "del", f"{ip}/32")
+        lab.run("external", "ip", "route", "del", f"{ip}/{lab.bits}")
 
 
 def test_row_36_internal_policy_local_uses_only_this_nodes_endpoints(lab: Scenario) -> None:
@@ -216,7 +222,7 @@ def test_row_36_internal_policy_local_uses_only_this_nodes_endpoints(lab: Scenar
     assert client_seen(lab, "default.b1", ip, 80)["pod"] == "b1"
     with lab.capture("default.client", "eth0") as packets:
         assert lab.http_fails("default.client", ip, 80) == "timeout"  # the client is on w1, b1 on w2
-        assert not seen(packets, lambda p: "R" in p.flags or p.kind == "icmp")
+        assert not seen(packets, refusal)
 
 
 def test_row_37_affinity_keeps_a_client_on_one_endpoint_until_it_times_out(lab: Scenario) -> None:
@@ -225,10 +231,11 @@ def test_row_37_affinity_keeps_a_client_on_one_endpoint_until_it_times_out(lab: 
     assert len(set(first)) == 1
     if lab.mode == "iptables":
         recent = lab.out("w1", "sh", "-c", "grep -l . /proc/net/xt_recent/KUBE-SEP-*").split()
-        assert any(lab.ip("client") in lab.out("w1", "cat", name) for name in recent)
+        written = ip_address(lab.ip("client")).exploded
+        assert any(f"src={written} " in lab.out("w1", "cat", name) for name in recent)
     else:
-        ends = f"__{lab.ip(first[0])}/8080"
-        held = lab.out("w1", "nft", "list", "sets", "ip").split("\n\tset ")
+        ends = f"__{lab.ip(first[0]).replace(':', '.')}/8080"
+        held = lab.out("w1", "nft", "list", "sets", "ip6" if lab.family == 6 else "ip").split("\n\tset ")
         assert any(f"{lab.ip('client')} expires" in one for one in held if ends in one.partition(" {")[0])
     others = {lab.many_http(f"default.{pod}", ip, 80, 3, field="pod")[0] for pod in ("a1", "a2", "n1", "n2")}
     assert others  # each client has a place of its own; the next test sees it change

@@ -205,6 +205,7 @@ def nodes(*given: dict[str, Any]) -> list[dict[str, Any]]:
             "spec.nodes[0].address",
             "is IPv6, and the cluster has none",
         ),
+        ({"podCIDR": "fd00:10:244::/56", "hostAccess": True}, "spec.hostAccess", "the cluster has none"),
         ({"nodes": nodes({"address": "172.18.0.4,x"})}, "spec.nodes[0].address", "is not an address such as"),
         ({"podCIDR": "127.1.0.0/16"}, "spec.podCIDR", "which is reserved"),
         ({"podCIDR": "10.96.4.0/22"}, "spec.serviceCIDR", 'overlaps podCIDR "10.96.4.0/22"'),
