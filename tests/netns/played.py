@@ -60,6 +60,10 @@ class Played:
         if wake is not None:
             self._timer = self.loop.call_later(max(0.0, wake - time.time()), self._turn, ())
 
+    def happen(self, *events: Event) -> None:
+        """Something happens to pods; may be called from any thread."""
+        self.loop.call_soon_threadsafe(self._turn, events)
+
     async def begin(self) -> None:
         """Listen."""
         self._listener = await self.server.serve(self._socket, lambda _: ADMIN)

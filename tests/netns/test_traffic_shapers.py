@@ -1,0 +1,379 @@
+"""What controllers do to traffic, by packets: checklist rows 41, 42, 48, 96, 97 and 99, in both proxy modes.
+
+master  w1 (zone a)  w2 (zone a)  w3 (zone b); clients c1, c2 and c3 on the workers.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+import yaml
+
+from nsk8s.client import Client
+from nsk8s.errors import ApiError
+from nsk8s.paths import ClusterPaths
+from tests.conftest import labs
+from tests.lab import Lab
+from tests.netns import rolling
+from tests.netns.scenario import Obj, Scenario, pod, port, service
+
+pytestmark = pytest.mark.netns
+
+ZONE = "topology.kubernetes.io/zone"
+NUMBER = 8080
+DEADLINE = 40.0
+READY = {"httpGet": {"path": "/", "port": NUMBER}, "periodSeconds": 1}
+BRIEF = [
+    {"key": f"node.kubernetes.io/{key}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 1}
+    for key in ("not-ready", "unreachable")
+]
+
+
+def topology(mode: str) -> Obj:
+    nodes: list[Obj] = [{"name": "master", "role": "control-plane"}]
+    nodes += [{"name": f"w{i}", "labels": {ZONE: zone}} for i, zone in enumerate("aab", 1)]
+    return {
+        "apiVersion": "nsk8s.dev/v1",
+        "kind": "Cluster",
+        "metadata": {"name": "shapers"},
+        "spec": {"nodes": nodes, "proxyMode": mode},
+    }
+
+
+def template(name: str, *, linger: float = 0, **spec: object) -> Obj:
+    """A template of stand-ins on port 8080, which serve `linger` seconds after they were told to end."""
+    container: Obj = {
+        "name": "c",
+        "image": "example/echo:1",
+        "ports": [{"name": "http", "containerPort": NUMBER}],
+    }
+    if linger:
+        container["lifecycle"] = {"preStop": {"sleep": {"seconds": linger}}}
+    made: Obj = {"containers": [container], "terminationGracePeriodSeconds": 60, **spec}
+    return {"metadata": {"labels": {"app": name}}, "spec": made}
+
+
+def workload(kind: str, name: str, inside: Obj, **spec: object) -> Obj:
+    chosen = {"selector": {"matchLabels": {"app": name}}, "template": inside, **spec}
+    return {"apiVersion": "apps/v1", "kind": kind, "metadata": {"name": name}, "spec": chosen}
+
+
+class Shapers(Scenario):
+    """The cluster, asked over its socket."""
+
+    def __init__(self, lab: Lab, mode: str) -> None:
+        super().__init__(lab)
+        self.mode = mode
+        self.client = Client(ClusterPaths(lab.name))
+
+    def read(self, path: str) -> Obj:
+        """What the API says at `path`."""
+        found: Obj = self.client.get(path)
+        return found
+
+    def items(self, path: str, selector: str) -> list[Obj]:
+        """The objects with the label ``app=selector``."""
+        found: list[Obj] = self.read(f"{path}?labelSelector=app%3D{selector}")["items"]
+        return found
+
+    def pods_of(self, name: str) -> list[Obj]:
+        """The pods of an application."""
+        return self.items("/api/v1/namespaces/default/pods", name)
+
+    def patch(self, path: str, change: Obj, kind: str = "merge") -> None:
+        """Change an object."""
+        self.client.request("PATCH", path, change, content_type=f"application/{kind}-patch+json")
+
+    def all_ready(self, name: str, count: int) -> None:
+        """Wait for that many pods, all of them ready."""
+
+        def there() -> bool:
+            found = [p for p in self.pods_of(name) if "deletionTimestamp" not in p["metadata"]]
+            return len(found) == count and all(map(is_ready, found))
+
+        self.until(there, f"{count} pods of {name} are ready", DEADLINE)
+
+    def servers(self, client: str, address: str, count: int = 12) -> set[str]:
+        """Who answers `count` requests to port 80 of `address`."""
+        return set(self.many_http(f"default.{client}", address, 80, count, field="pod"))
+
+    def until_served_by(self, client: str, address: str, wanted: set[str], why: str) -> None:
+        """Wait until only those answer."""
+        seen: set[str] = set()
+
+        def only() -> bool:
+            nonlocal seen
+            try:
+                seen = self.servers(client, address)
+            except AssertionError:
+                return False
+            return seen == wanted
+
+        end = time.monotonic() + DEADLINE
+        while not only():
+            assert time.monotonic() < end, f"{why}: {seen}, not {wanted}{self.lab.log()}"
+
+    def evicted(self, name: str) -> bool:
+        """Whether a budget lets a pod be evicted."""
+        eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}}
+        try:
+            self.client.request("POST", f"/api/v1/namespaces/default/pods/{name}/eviction", eviction)
+        except ApiError as error:
+            if error.code == 429:
+                return False
+            raise
+        return True
+
+    def remove(self, *names: str) -> None:
+        """Delete objects (``deployment/web``) and wait for the end of their pods."""
+        for name in names:
+            kind, _, which = name.partition("/")
+            self.lab.nsk8s("delete", kind, which, "--ignore-not-found")
+
+
+def is_ready(obj: Obj) -> bool:
+    conditions = obj.get("status", {}).get("conditions", ())
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+
+@pytest.fixture(scope="module", params=["iptables", "nftables"])
+def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shapers]:
+    clients = [pod(f"c{i}", f"w{i}", ports=()) for i in (1, 2, 3)]
+    with labs("shapers", tmp_path_factory.mktemp("lab")) as make:
+        made = Shapers(make(yaml.safe_dump_all([topology(request.param), *clients])), request.param)
+        yield made
+        made.client.close()
+
+
+def test_row_41_new_connections_are_served_by_terminating_endpoints_while_there_are_no_others(
+    lab: Shapers,
+) -> None:
+    slow = template("ending", linger=45)
+    lab.apply(
+        workload("Deployment", "ending", slow, replicas=2),
+        service("ending", {"app": "ending"}, port(80, NUMBER)),
+    )
+    lab.all_ready("ending", 2)
+    ip = lab.cluster_ip("ending")
+    old = {p["metadata"]["name"] for p in lab.pods_of("ending")}
+    lab.until_served_by("c1", ip, old, "both serve")
+    lab.patch("/apis/apps/v1/namespaces/default/deployments/ending", {"spec": {"replicas": 0}})
+    lab.until(
+        lambda: all("deletionTimestamp" in p["metadata"] for p in lab.pods_of("ending")), "all are leaving"
+    )
+    (piece,) = lab.read(
+        "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices"
+        "?labelSelector=kubernetes.io%2Fservice-name%3Dending"
+    )["items"]
+    states = [e["conditions"] for e in piece["endpoints"]]
+    assert states == [{"ready": False, "serving": True, "terminating": True}] * 2
+    for client in ("c1", "c3"):
+        lab.until_served_by(client, ip, old, "those that are leaving serve on")
+    lab.patch("/apis/apps/v1/namespaces/default/deployments/ending", {"spec": {"replicas": 1}})
+    lab.all_ready("ending", 1)
+    new = {p["metadata"]["name"] for p in lab.pods_of("ending")} - old
+    lab.until_served_by("c3", ip, new, "with one that is ready only that")
+    lab.delete("deployment", "ending")
+    lab.delete("service", "ending")
+    for name in old | new:
+        lab.delete("pod", name, "--force", "--grace-period=0", "--ignore-not-found")
+
+
+def test_row_42_with_publish_not_ready_addresses_an_unready_pod_gets_traffic(lab: Shapers) -> None:
+    never = {"exec": {"command": ["false"]}, "periodSeconds": 1}
+    lab.apply(
+        pod("early", "w2", readinessProbe=never),
+        service("early", {"app": "early"}, port(80, NUMBER), publishNotReadyAddresses=True),
+        service("late", {"app": "early"}, port(80, NUMBER)),
+    )
+    lab.until(lambda: "podIP" in lab.get("pod", "early").get("status", {}), "it has an address")
+    lab.until_served_by("c1", lab.cluster_ip("early"), {"early"}, "it is published")
+    assert not is_ready(lab.get("pod", "early"))
+    assert lab.http_fails("default.c1", lab.cluster_ip("late"), 80) == "refused"
+    endpoints = lab.get("endpoints", "early")["subsets"][0]
+    assert "notReadyAddresses" not in endpoints
+    lab.remove("service/early", "service/late", "pod/early")
+
+
+def test_row_48_traffic_stays_in_its_zone_or_on_its_node_while_it_can(lab: Shapers) -> None:
+    def change(distribution: str) -> None:
+        spec = {"spec": {"trafficDistribution": distribution}}
+        lab.patch("/api/v1/namespaces/default/services/near", spec)
+
+    lab.apply(
+        *[pod(f"s{i}", f"w{i}", labels={"app": "near"}) for i in (1, 2, 3)],
+        service("near", {"app": "near"}, port(80, NUMBER), trafficDistribution="PreferSameZone"),
+    )
+    lab.all_ready("near", 3)
+    ip = lab.cluster_ip("near")
+    for client, zone in (("c1", {"s1", "s2"}), ("c2", {"s1", "s2"}), ("c3", {"s3"})):
+        lab.until_served_by(client, ip, zone, "its zone")
+    change("PreferSameNode")
+    for i in (1, 2, 3):
+        lab.until_served_by(f"c{i}", ip, {f"s{i}"}, "its node")
+    lab.delete("pod", "s1")
+    lab.until_served_by("c1", ip, {"s2"}, "none on its node: its zone")
+    lab.delete("pod", "s2")
+    lab.until_served_by("c1", ip, {"s3"}, "none in its zone: all")
+    lab.remove("service/near", "pod/s3")
+
+
+def test_row_96_a_rolling_update_under_load_loses_no_request(lab: Shapers) -> None:
+    wanted = 20_000 if lab.mode == "iptables" else 5_000
+    rollout = template("rolled", linger=1)
+    rollout["spec"]["containers"][0]["readinessProbe"] = READY
+    lab.apply(
+        workload("Deployment", "rolled", rollout, replicas=10),
+        service("rolled", {"app": "rolled"}, port(80, NUMBER)),
+    )
+    lab.all_ready("rolled", 10)
+    ip = lab.cluster_ip("rolled")
+    lab.until(lambda: len(lab.servers("c1", ip, 60)) == 10, "all ten serve", DEADLINE)
+    fewest, rollouts, seen = 10, 0, set[str]()
+    program = [sys.executable, rolling.__file__, ip, "80", str(wanted), "4"]
+    with subprocess.Popen(
+        ["nsenter", f"--net={lab.lab.netns('default.c1')}", *program], stdout=subprocess.PIPE, text=True
+    ) as load:
+        try:
+            while load.poll() is None:  # one rollout after the other, as long as the load lasts
+                old = {p["metadata"]["name"] for p in lab.pods_of("rolled")}
+                rollouts += 1
+                again = {"template": {"metadata": {"annotations": {"again": str(rollouts)}}}}
+                lab.patch("/apis/apps/v1/namespaces/default/deployments/rolled", {"spec": again})
+
+                def renewed(old: set[str] = old) -> bool:
+                    nonlocal fewest
+                    found = lab.pods_of("rolled")
+                    staying = [p for p in found if "deletionTimestamp" not in p["metadata"]]
+                    fewest = min(fewest, sum(map(is_ready, staying)))
+                    new = {p["metadata"]["name"] for p in found} - old
+                    return len(new) == len(found) == 10 and all(map(is_ready, found))
+
+                lab.until(renewed, "ten new pods", 90)
+                seen |= old
+            assert load.stdout is not None
+            counts = json.loads(load.stdout.read())
+        finally:
+            load.kill()
+    assert counts["failures"] == []
+    assert sum(counts["answers"].values()) == wanted
+    assert rollouts >= 1
+    assert len(seen & set(counts["answers"])) >= 10
+    assert fewest >= 8, "maxUnavailable is a quarter, rounded down"
+    lab.remove("service/rolled", "deployment/rolled")
+
+
+def test_row_97_a_drained_node_gives_its_pods_away_as_their_budget_allows(lab: Shapers) -> None:
+    budget = {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": {"name": "moved"},
+        "spec": {"minAvailable": 3, "selector": {"matchLabels": {"app": "moved"}}},
+    }
+    lab.apply(
+        workload("Deployment", "moved", template("moved", nodeSelector={ZONE: "a"}), replicas=4),
+        service("moved", {"app": "moved"}, port(80, NUMBER)),
+        budget,
+    )
+    lab.all_ready("moved", 4)
+    ip = lab.cluster_ip("moved")
+    lab.patch("/api/v1/nodes/w1", {"spec": {"unschedulable": True}})
+    left = {p["metadata"]["name"] for p in lab.pods_of("moved") if p["spec"]["nodeName"] == "w1"}
+    assert len(left) == 2
+    refusals = 0
+    end = time.monotonic() + DEADLINE
+    while left:
+        assert time.monotonic() < end, f"still there: {left}{lab.lab.log()}"
+        name = sorted(left)[0]
+        refusals += not lab.evicted(name)
+        found = lab.pods_of("moved")
+        assert sum(map(is_ready, found)) >= 3
+        left &= {p["metadata"]["name"] for p in found if "deletionTimestamp" not in p["metadata"]}
+    lab.all_ready("moved", 4)
+    found = [p for p in lab.pods_of("moved") if "deletionTimestamp" not in p["metadata"]]
+    lab.until_served_by("c3", ip, {p["metadata"]["name"] for p in found}, "where they are now")
+    assert {p["spec"]["nodeName"] for p in found} == {"w2"}
+    lab.patch("/api/v1/nodes/w1", {"spec": {"unschedulable": None}})
+    lab.remove("pdb/moved", "service/moved", "deployment/moved")
+
+
+def test_row_97_a_lost_node_s_endpoints_leave_at_once_and_its_pods_when_they_tolerate_it_no_longer(
+    lab: Shapers,
+) -> None:
+    lab.apply(
+        workload(
+            "Deployment", "fled", template("fled", tolerations=BRIEF, nodeSelector={ZONE: "a"}), replicas=2
+        ),
+        pod("stays", "w1", labels={"app": "stays"}),
+        service("fled", {"app": "fled"}, port(80, NUMBER)),
+        service("stays", {"app": "stays"}, port(80, NUMBER)),
+    )
+    lab.all_ready("fled", 2)
+    lab.all_ready("stays", 1)
+    ip, other = lab.cluster_ip("fled"), lab.cluster_ip("stays")
+    lab.until_served_by("c3", other, {"stays"}, "it serves")
+    (lost,) = [p["metadata"]["name"] for p in lab.pods_of("fled") if p["spec"]["nodeName"] == "w1"]
+    lab.lab.nsk8s("node", "stop", "w1", "--now")
+    assert "NotReady" in lab.lab.nsk8s("get", "node", "w1").stdout
+    lab.until(
+        lambda: lab.http_fails("default.c3", other, 80) == "refused", "its only endpoint has left", DEADLINE
+    )
+    lab.until(lambda: lost not in lab.servers("c3", ip), "nobody is sent there", DEADLINE)
+
+    def elsewhere() -> bool:
+        found = [p for p in lab.pods_of("fled") if "deletionTimestamp" not in p["metadata"]]
+        return len(found) == 2 and all(is_ready(p) and p["spec"]["nodeName"] == "w2" for p in found)
+
+    lab.until(elsewhere, "both on the other node", DEADLINE)
+    assert "deletionTimestamp" in lab.get("pod", lost)["metadata"], "its kubelet cannot end it"
+    assert "deletionTimestamp" not in lab.get("pod", "stays")["metadata"], "it tolerates that for 300 s"
+    lab.lab.nsk8s("node", "start", "w1")
+    lab.until(lambda: lost not in {p["metadata"]["name"] for p in lab.pods_of("fled")}, "it ends", DEADLINE)
+    lab.until_served_by("c3", other, {"stays"}, "it serves again")
+    lab.remove("service/fled", "service/stays", "deployment/fled", "pod/stays")
+
+
+def test_row_99_a_stateful_set_s_pods_come_in_order_and_keep_their_names(lab: Shapers) -> None:
+    inside = template("peer", nodeSelector={ZONE: "a"})
+    inside["spec"]["containers"][0]["readinessProbe"] = READY
+    lab.apply(
+        service("peer", {"app": "peer"}, port(80, NUMBER), clusterIP="None"),
+        workload("StatefulSet", "peer", inside, replicas=3, serviceName="peer"),
+    )
+    lab.all_ready("peer", 3)
+    stamps = {
+        p["metadata"]["name"]: (
+            int(p["metadata"]["resourceVersion"]),
+            p["metadata"]["creationTimestamp"],
+            next(c["lastTransitionTime"] for c in p["status"]["conditions"] if c["type"] == "Ready"),
+        )
+        for p in lab.pods_of("peer")
+    }
+    assert list(stamps) == ["peer-0", "peer-1", "peer-2"]
+    for first, second in (("peer-0", "peer-1"), ("peer-1", "peer-2")):
+        assert stamps[first][2] <= stamps[second][1], "made when the one before was ready"
+    before = lab.get("pod", "peer-1")
+    lab.client.request("DELETE", "/api/v1/namespaces/default/pods/peer-1", {"gracePeriodSeconds": 1})
+
+    def back() -> bool:
+        found = {p["metadata"]["name"]: p for p in lab.pods_of("peer")}
+        new = found.get("peer-1")
+        return new is not None and new["metadata"]["uid"] != before["metadata"]["uid"] and is_ready(new)
+
+    lab.until(back, "peer-1 is back", DEADLINE)
+    after = lab.get("pod", "peer-1")
+    assert after["spec"]["hostname"] == "peer-1"
+    answer = json.loads(lab.http("default.c3", after["status"]["podIP"], NUMBER))
+    assert answer["pod"] == "peer-1"
+    slices = lab.read(
+        "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices"
+        "?labelSelector=kubernetes.io%2Fservice-name%3Dpeer"
+    )["items"]
+    named = {e["hostname"]: e["addresses"][0] for s in slices for e in s["endpoints"]}
+    assert named["peer-1"] == after["status"]["podIP"]
+    lab.remove("statefulset/peer", "service/peer")
