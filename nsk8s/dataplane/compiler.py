@@ -141,10 +141,11 @@ class Compiler:
         last; nowhere where there is none."""
         if self._topology.proxy_mode == "none":
             return {}
-        mode, primary = self._topology.proxy_mode, self._topology.families[0]
-        checks = self._services[primary].health_checks()
+        mode = self._topology.proxy_mode
+        checks = {kind: each.health_checks() for kind, each in self._services.items()}
         return {
-            name: listeners(each.proxies[primary], mode, checks[name]) for name, each in self._nodes.items()
+            name: listeners([(each.proxies[kind], told[name]) for kind, told in checks.items()], mode)
+            for name, each in self._nodes.items()
         }
 
     def _wired(self, pod: Pod, crowded: bool) -> tuple[Pod, Shape, Wiring]:

@@ -6,7 +6,7 @@ whether the node has endpoints of a service (externalTrafficPolicy Local).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from nsk8s.dataplane.proxyoptions import NodeProxy
@@ -33,15 +33,14 @@ class Listener(NamedTuple):
     tells: tuple[str | int, ...]
 
 
-def listeners(node: NodeProxy, mode: str, checks: Sequence[HealthCheck]) -> tuple[Listener, ...]:
-    """Where kube-proxy in `mode` listens on `node`; health checks are answered where nodePorts are."""
-    addresses = ("",) if node.node_ports is None else node.node_ports
-    return (
-        Listener("", HEALTHZ_PORT, ("healthz",)),
-        Listener("127.0.0.1", METRICS_PORT, ("metrics", mode)),
-        *(
-            Listener(address, check.port, ("service", check.namespace, check.service, check.endpoints))
-            for check in checks
-            for address in addresses
-        ),
-    )
+def listeners(proxies: Iterable[tuple[NodeProxy, Sequence[HealthCheck]]], mode: str) -> tuple[Listener, ...]:
+    """Where kube-proxy in `mode` listens on a node; health checks are answered where nodePorts are. `proxies`
+    are those of the node, the primary family's first, whose word holds where both would tell the same."""
+    found: dict[tuple[str, int], Listener] = {}
+    for node, checks in proxies:
+        for check in checks:
+            for address in ("",) if node.node_ports is None else node.node_ports:
+                tells = "service", check.namespace, check.service, check.endpoints
+                found.setdefault((address, check.port), Listener(address, check.port, tells))
+    healthz = Listener("", HEALTHZ_PORT, ("healthz",))
+    return healthz, Listener("127.0.0.1", METRICS_PORT, ("metrics", mode)), *found.values()

@@ -35,10 +35,10 @@ _ADDRESS = re.compile(r"\b(\d+)\.(\d+)\.(\d+)\.(\d+)(/\d+|:\d+)?(?![\d.])")
 _NETWORKS = {"172.18.0.128/25": "fd00:18::200/127"}
 """The load balancers' source range has the client in it, and nobody else."""
 _WAYS = {
-    ("10", "244"): "fd00:244:{}::{}",
-    ("10", "96"): "fd00:96::{}:{}",
-    ("172", "18"): "fd00:18::{}:{}",
-    ("198", "51"): "fd00:51::{}:{}",
+    ("10", "244"): "fd00:244:{:x}::{}",
+    ("10", "96"): "fd00:96::{:x}:{}",
+    ("172", "18"): "fd00:18::{:x}:{}",
+    ("198", "51"): "fd00:51::{:x}:{}",
 }
 
 
@@ -71,7 +71,7 @@ def six(text: str) -> str:
         a, b, c, d, tail = found.groups(default="")
         if found[0] in _NETWORKS:
             return _NETWORKS[found[0]]
-        wide = "::1" if a == "127" else str(ip_address(_WAYS[a, b].format(c, d)))
+        wide = "::1" if a == "127" else str(ip_address(_WAYS[a, b].format(int(c), d)))
         if tail.startswith(":"):
             return f"[{wide}]{tail}"
         assert tail in ("", "/32"), f"no network like {found[0]} in IPv6"

@@ -1,6 +1,7 @@
 """The flow tables by real packets: what the walker says of the rules is what becomes of connections.
 
-One cluster for each proxy mode holds the services of all tables at once, each under its own addresses:
+One cluster for each proxy mode and family holds the services of all tables at once, each under its own
+addresses:
 
     n1  near near-too (servers), asks      n2  far far-too (servers)      external, blocked
 """
@@ -15,14 +16,14 @@ import pytest
 import yaml
 
 from tests.conftest import labs
-from tests.flows import tables
+from tests.flows import spelled, tables
 from tests.flows.moved import manifests, moved
 from tests.flows.tables import Flow, Table
 from tests.netns.scenario import Obj, Scenario, pod
 
 pytestmark = pytest.mark.netns
 
-MODES = ("iptables", "nftables")
+CASES = [(mode, family) for family in (4, 6) for mode in ("iptables", "nftables")]
 PLAYED = (
     *(tables.CLUSTER_IP, tables.NO_ENDPOINTS, tables.LOAD_BALANCER, tables.HEALTH_CHECK),
     *tables.EXTERNAL_POLICY,
@@ -56,7 +57,8 @@ SILENCE, DEADLINE, TIMES = 1.0, 30.0, 60
 def once(flow):
     wait = SILENCE if flow["silent"] else DEADLINE
     if flow["protocol"] == "udp":
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        family = socket.AF_INET6 if ":" in flow["to"] else socket.AF_INET
+        with socket.socket(family, socket.SOCK_DGRAM) as asking:
             asking.settimeout(wait)
             asking.connect((flow["to"], flow["port"]))
             asking.send(b"hello")
@@ -78,7 +80,7 @@ def play(flow):
             return ["silence" if isinstance(error, TimeoutError) else error.strerror]
         if "client" not in told:
             return ["answered"]
-        seen.add(f"{told['ip']}:{told['port']} {told['client']}")
+        seen.add(f"{told['ip']}|:{told['port']}|{told['client']}")
         if len(seen) == flow["wanted"]:
             break
     return sorted(seen)
@@ -94,67 +96,95 @@ def server(name: str, node: str) -> Obj:
     return pod(name, node, ports=ports, udp=5300)
 
 
-def topology(mode: str) -> Obj:
+def topology(mode: str, family: int) -> Obj:
+    cluster = spelled.topology(family)
     spec = {
         "nodes": [
-            {"name": "n1", "address": "172.18.0.11", "podCIDR": "10.244.1.0/24"},
-            {"name": "n2", "address": "172.18.0.12", "podCIDR": "10.244.2.0/24"},
+            {"name": node.name, "address": list(node.addresses), "podCIDR": list(node.pod_cidrs)}
+            for node in cluster.nodes
         ],
         "clients": [
-            {"name": "external", "address": tables.CLIENT},
-            {"name": "blocked", "address": tables.BLOCKED},
+            {"name": name, "address": [address, spelled.six(address)][: len(cluster.families)]}
+            for name, address in (("external", tables.CLIENT), ("blocked", tables.BLOCKED))
         ],
+        "podCIDR": list(cluster.pod_cidrs),
+        "serviceCIDR": list(cluster.service_cidrs),
+        "nodeCIDR": list(cluster.node_cidrs),
         "proxyMode": mode,
+        "dns": {"replicas": 0},
     }
     return {"apiVersion": "nsk8s.dev/v1", "kind": "Cluster", "metadata": {"name": "flows"}, "spec": spec}
 
 
-@pytest.fixture(scope="module", params=MODES)
+Found = dict[str, dict[str, set[str]]]
+"""What became of every flow of every table, by the names of both."""
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case[0]}-{case[1]}")
 def played(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, dict[str, set[str]]]]:
-    """What became of every flow of every table, by the names of both."""
-    numbered = [moved(table, n) for n, table in enumerate(PLAYED, 1) if request.param in table.modes]
-    objects = [obj for table in numbered for obj in manifests(table)]
+) -> Iterator[tuple[str, int, Found]]:
+    """The proxy mode, the family, and what became of the flows there."""
+    mode, family = request.param
+    here = [table for table in PLAYED if mode in table.modes and family in table.families]
+    numbered = [moved(table, n) for n, table in enumerate(here, 1)]
+    objects = [obj for table in numbered for obj in manifests(spelled.spelled(table, family))]
     pods = [server("near", "n1"), server("near-too", "n1"), pod("asks", "n1", ports=())]
     pods += [server("far", "n2"), server("far-too", "n2")]
-    with labs(f"flows-{request.param}", tmp_path_factory.mktemp("flows")) as make:
-        lab = Scenario(make(yaml.safe_dump_all([topology(request.param), *pods])))
-        real = {address: lab.ip(name) for address, name in PODS.items()}
+    with labs(f"flows-{mode}-{family}", tmp_path_factory.mktemp("flows")) as make:
+        lab = Scenario(make(yaml.safe_dump_all([topology(mode, family), *pods])))
+        real = addresses(lab, family)
         lab.apply(*yaml.safe_load_all(renamed(yaml.safe_dump_all(objects), real)))
         for obj in objects:
             if obj.get("status"):
                 lab.balance(obj["metadata"]["name"], *obj["status"]["loadBalancer"]["ingress"])
         # The clients' static routes have n1 send them redirects, whose rate limit starves all other ICMP to
         # them, REJECT's too: so is the kernel, but not what the tables are about.
-        for device in ("all", "eth0"):
-            lab.run("n1", "sysctl", "-q", f"net.ipv4.conf.{device}.send_redirects=0")
+        lab.run("n1", "sysctl", "-q", "net.ipv4.icmp_ratelimit=0", "net.ipv6.icmp.ratelimit=0")
+        networks = ("10.96.0.0/16", "198.51.0.0/16", "10.244.1.0/24")
+        if family == 6:
+            networks = ("fd00:96::/108", "fd00:51::/32", "fd00:244:1::/64")
+        via = tables.NODE if family == 4 else spelled.six(tables.NODE)
         for client in ("external", "blocked"):
-            for network in ("10.96.0.0/16", "198.51.0.0/16", "10.244.1.0/24"):
-                lab.run(client, "ip", "route", "add", network, "via", tables.NODE)
-        yield results(lab, numbered, request.param, {ip: address for address, ip in real.items()})
+            for network in networks:
+                lab.run(client, "ip", "route", "add", network, "via", via)
+        yield (
+            mode,
+            family,
+            results(lab, numbered, mode, family, {ip: address for address, ip in real.items()}),
+        )
+
+
+def addresses(lab: Scenario, family: int) -> dict[str, str]:
+    """What the cluster really gave to those whom the tables know by these addresses."""
+    found = {}
+    for address, name in PODS.items():
+        ips = [each["ip"] for each in lab.get("pod", name)["status"]["podIPs"]]
+        found[address] = ips[0]
+        if family == 6:
+            found[spelled.six(address)] = ips[1]
+    return found
 
 
 def renamed(text: str, names: Mapping[str, str]) -> str:
     """`text` with all addresses that have another one replaced at once."""
-    return re.sub(r"\b[0-9]+(\.[0-9]+){3}\b", lambda found: names.get(found[0], found[0]), text)
+    return re.sub(r"[0-9a-f.:]*[0-9a-f]", lambda found: names.get(found[0], found[0]), text)
 
 
-def results(
-    lab: Scenario, numbered: list[Table], mode: str, names: Mapping[str, str]
-) -> dict[str, dict[str, set[str]]]:
+def results(lab: Scenario, numbered: list[Table], mode: str, family: int, names: Mapping[str, str]) -> Found:
     """Ask everything there is to ask, all from one place at once; `names` says what the tables call a pod's
-    address."""
-    asked: dict[str, list[tuple[Table, Flow]]] = {}
+    address. Servers tell their IPv4 address whoever asks."""
+    asked: dict[str, list[tuple[Table, Flow, Flow]]] = {}
     for table in numbered:
-        for flow in table.flows:
+        for flow, real in zip(table.flows, spelled.spelled(table, family).flows, strict=True):
             if flow.source in PLACES:
-                asked.setdefault(PLACES[flow.source], []).append((table, flow))
-    found: dict[str, dict[str, set[str]]] = {}
+                asked.setdefault(PLACES[flow.source], []).append((table, flow, real))
+    found: Found = {}
     for place, flows in asked.items():
-        said = lab.lab.ask(place, ASK, json.dumps([question(flow, mode) for _, flow in flows]))
-        for (table, flow), answer in zip(flows, json.loads(renamed(said, names)), strict=True):
-            found.setdefault(table.name, {})[flow.what] = outcome(flow, answer)
+        said = lab.lab.ask(place, ASK, json.dumps([question(real, mode) for _, _, real in flows]))
+        for (table, flow, real), answer in zip(flows, json.loads(said), strict=True):
+            told = ["|".join(renamed(word, names) for word in each.split("|")) for each in answer]
+            found.setdefault(table.name, {})[flow.what] = outcome(real, told)
     return found
 
 
@@ -173,7 +203,8 @@ def outcome(flow: Flow, answer: list[str]) -> set[str]:
     """An answer in the words of `wanted`."""
     found = set()
     for each in answer:
-        endpoint, _, client = each.partition(" ")
+        server, port, client = each.split("|") if "|" in each else (each, "", "")
+        endpoint = server + port
         masq = " masq" if client and client != flow.source else ""
         found.add(f"{endpoint}{masq}")
     return found
@@ -198,11 +229,11 @@ def wanted(flow: Flow, mode: str) -> list[set[str]]:
 
 
 @pytest.mark.parametrize("table", PLAYED, ids=lambda table: str(table.name))
-def test_flows(table: Table, played: dict[str, dict[str, set[str]]], request: pytest.FixtureRequest) -> None:
-    mode = request.node.callspec.params["played"]
-    if mode not in table.modes:
-        pytest.skip(f"the table is not about {mode}")
-    found = played[table.name]
+def test_flows(table: Table, played: tuple[str, int, Found]) -> None:
+    mode, family, everything = played
+    if mode not in table.modes or family not in table.families:
+        pytest.skip(f"the table is not about {mode} in IPv{family}")
+    found = everything[table.name]
     asked = [flow for flow in table.flows if flow.source in PLACES]
     assert len(asked) >= len(table.flows) - 1
     wrong = [

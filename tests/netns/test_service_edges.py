@@ -34,6 +34,7 @@ CLUSTER: Obj = {
     "spec": {
         "nodes": [{"name": "master", "role": "control-plane"}, {"name": "w1"}, {"name": "w2"}],
         "clients": [{"name": "external"}, {"name": "other"}],
+        "dns": {"replicas": 0},
     },
 }
 

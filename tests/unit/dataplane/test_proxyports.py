@@ -7,6 +7,8 @@ from dataclasses import replace
 from nsk8s.api.topology import KubeProxy
 from nsk8s.dataplane.compiler import Compiler
 from nsk8s.dataplane.proxyports import Listener
+from tests.flows.spelled import DUAL, spelled
+from tests.flows.tables import Table
 from tests.flows.views import TOPOLOGY, service, view
 
 LB = service(
@@ -42,3 +44,12 @@ def test_without_kube_proxy_nobody_listens() -> None:
     compiler = Compiler(replace(TOPOLOGY, proxy_mode="none"))
     compiler.compile(view(LB))
     assert compiler.proxy_listeners() == {}
+
+
+def test_a_service_of_the_secondary_family_is_told_of_as_well() -> None:
+    compiler = Compiler(DUAL)
+    in_six = spelled(Table("six", (LB,), ()), 6).services[0]
+    compiler.compile(view(in_six))
+    assert compiler.proxy_listeners()["n1"][2:] == (Listener("", 31000, ("service", "default", "lb", 1)),)
+    compiler.compile(view(LB))
+    assert compiler.proxy_listeners()["n1"][2:] == (Listener("", 31000, ("service", "default", "lb", 1)),)
