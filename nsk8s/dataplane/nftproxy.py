@@ -24,7 +24,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import collapse_addresses, ip_network
-from types import MappingProxyType
 from typing import NamedTuple, Self
 
 from nsk8s.dataplane.endpoints import Choice, ProxyEndpoint
@@ -331,8 +330,7 @@ class NodeTable:
         for name, elements in self._elements.items():
             if elements.changed:
                 self._sets[name] = replace(self._sets[name], elements=elements.value())
-        chains, sets = MappingProxyType(dict(self._chains)), MappingProxyType(dict(self._sets))
-        self._table = replace(self._table, chains=chains, sets=sets)
+        self._table = replace(self._table, chains=dict(self._chains), sets=dict(self._sets))
         return self._table
 
 
@@ -368,4 +366,4 @@ class _Elements:
     def value(self) -> Mapping[str, Element]:
         """As they are now."""
         self.changed = False
-        return MappingProxyType(dict(self._held))
+        return dict(self._held)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
+import string
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
@@ -33,6 +34,7 @@ _NFPROTOS = {"ipv4": socket.AF_INET, "ipv6": socket.AF_INET6}
 _NETWORK, _TRANSPORT = 1, 2
 _EQ, _NEQ, _LTE, _GTE = 0, 1, 3, 5
 _INV = 1
+_NAME, _DIGITS = 7, string.ascii_letters + string.digits
 _TOKEN = re.compile(r'"[^"]*"|\{|\}|,|[^\s,{}]+')
 
 
@@ -202,8 +204,13 @@ class Anonymous(NamedTuple):
 
     @property
     def name(self) -> str:
-        """A name that nothing else has in the table."""
-        return f"__{'map' if self.flags & NFT_SET_MAP else 'set'}{self.number}"
+        """A name that nothing else has in the table, of letters and digits that the kernel keeps in eight
+        octets: it goes through all names for every new one, and longer ones take it twice as long."""
+        rest, digits = self.number, ""
+        for _ in range(_NAME - 1):
+            rest, digit = divmod(rest, len(_DIGITS))
+            digits += _DIGITS[digit]
+        return string.ascii_letters[rest % len(string.ascii_letters)] + digits
 
 
 class Encoded(NamedTuple):

@@ -40,7 +40,7 @@ _HOOKS = {"prerouting": 0, "input": 1, "forward": 2, "output": 3, "postrouting":
 _POLICIES = {"accept": 1, "drop": 0}
 _FLAGS = {"constant": NFT_SET_CONSTANT, "interval": NFT_SET_INTERVAL, "timeout": 0x10, "dynamic": 0x20}
 _INTERVAL_END = 1
-_NUMBERS = itertools.count(time.time_ns() // 1000)
+_NUMBERS = itertools.count(time.time_ns() // 62_500)
 """For anonymous sets, whose names nothing else in a table may have, whoever made it and when. The kernel
 would find them names too (``__map%d``), by going through those of all sets there are."""
 _MOST = 60_000

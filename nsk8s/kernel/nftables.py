@@ -20,6 +20,8 @@ from nsk8s.linux.nftables import Command, Key, Tables
 
 _NFT_MSG_GETGEN = (10 << 8) | 16  # NFNL_SUBSYS_NFTABLES
 _NFTA_GEN_ID = 1
+_LACKS = "this kernel may lack a part of nf_tables: nsk8s doctor"
+_HINTS = dict.fromkeys((errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.ENOENT, errno.EINVAL), _LACKS)
 _LINE = re.compile(r":(\d+):\d+")
 _ABSENT = "No such file or directory"
 
@@ -53,7 +55,8 @@ def _by_netlink(
         return []
     number, refusal = min(refused.items())
     said = nfttext.command(commands[number])[:1000] if number < len(commands) else "the transaction"
-    return [KernelError(refusal.errno, f"nft {said}", name, hint=refusal.reason)]
+    hint = "; ".join(filter(None, (refusal.reason, _HINTS.get(refusal.errno, ""))))
+    return [KernelError(refusal.errno, f"nft {said}", name, hint=hint)]
 
 
 def _by_nft(name: str, commands: Sequence[Command], enter: Enter) -> list[KernelError]:

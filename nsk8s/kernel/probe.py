@@ -14,10 +14,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nsk8s.kernel import iptables, namespaces, pause
+from nsk8s.errors import NsK8sError
+from nsk8s.kernel import iptables, namespaces, nftables, pause
+from nsk8s.linux.nftables import EMPTY, Chain, Element, Hook, Set, Table, tables, transaction
 from nsk8s.paths import NETNS_DIR
 
 TOOLS = {
@@ -59,6 +62,15 @@ TARGETS = {
     "REJECT": ("filter", "FORWARD -j REJECT"),
 }
 """iptables targets that they write."""
+
+NFT_RULES = (
+    "ct state new jump other",
+    "ip daddr @cluster-ips ip saddr != 10.244.0.0/16 meta mark set meta mark | 0x00004000",
+    "fib daddr type local ip daddr . meta l4proto . th dport vmap @service-ips",
+    "meta l4proto tcp dnat ip to numgen random mod 2 map { 0 : 10.0.0.1 . 80, 1 : 10.0.0.2 . 80 }",
+    "update @affinity { ip saddr }",
+)
+"""What kube-proxy's nftables mode does in nat chains; in others it refuses, and masquerades fully at random."""
 
 _MODULES = "sudo modprobe {}; on Ubuntu: apt-get install linux-modules-extra-$(uname -r)"
 
@@ -125,7 +137,7 @@ def _tools() -> Iterator[Finding]:
 def _kernel() -> list[Finding]:
     """In a scratch network namespace."""
     namespaces.unshare(namespaces.CLONE_NEWNET)
-    return [*_links(), *_rules(), *_files()]
+    return [*_links(), *_rules(), *_nftables(), *_files()]
 
 
 def _links() -> Iterator[Finding]:
@@ -170,6 +182,41 @@ def _rules() -> Iterator[Finding]:
         detail = run.stderr.decode(errors="replace").strip().partition("\n")[0]
         name = what.rpartition(" ")[2]
         yield Finding(what, run.returncode == 0, detail, _MODULES.format(f"xt_{name}"))
+
+
+def _nftables() -> Iterator[Finding]:
+    """Whether the kernel takes what kube-proxy's nftables mode writes, and nft(8) says it again."""
+    triple = "ipv4_addr . inet_proto . inet_service"
+    table = Table(
+        *("ip", "nsk8s-doctor", "a try"),
+        {
+            "other": Chain("other", comment="a comment"),
+            "before": Chain("before", NFT_RULES, Hook("nat", "prerouting", -100)),
+            "after": Chain("after", ("masquerade fully-random",), Hook("nat", "postrouting", 100)),
+            "through": Chain("through", ("reject",), Hook("filter", "forward", 0)),
+        },
+        {
+            "cluster-ips": Set("cluster-ips", "ipv4_addr"),
+            "service-ips": Set(
+                "service-ips", triple, "verdict", elements={"10.0.0.1 . tcp . 80": Element("drop")}
+            ),
+            "affinity": Set("affinity", "ipv4_addr", flags=("dynamic", "timeout"), timeout=10800, size=65535),
+        },
+    )
+    wanted = tables(table)
+    errors = nftables.commit({"": [transaction(EMPTY, wanted)]}, lambda _: nullcontext())
+    hint = _MODULES.format("nf_tables") + "; proxyMode nftables and network policies need it"
+    yield Finding("nf_tables", not errors, str(errors[0]) if errors else "", hint, needed=False)
+    if errors or shutil.which("nft") is None:
+        return
+    hint = "apt-get install nftables, 1.0.1 or newer; proxyMode nftables and network policies need it"
+    try:
+        found = nftables.tables({"": [table.key]}, lambda _: nullcontext()).get("", EMPTY)
+    except (NsK8sError, ValueError) as error:
+        yield Finding("nft reads tables", False, str(error), hint, needed=False)
+    else:
+        detail = "" if found == wanted else "says them in other words"
+        yield Finding("nft reads tables", found == wanted, detail, hint, needed=False)
 
 
 def _files() -> Iterator[Finding]:

@@ -10,11 +10,12 @@ Elements of a set that the packets themselves fill (flag ``dynamic``) are not ou
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
+T = TypeVar("T")
 Family = Literal["ip", "ip6", "inet", "bridge"]
 Key = tuple[str, str]
 """What names a table: its family and its name."""
@@ -155,12 +156,13 @@ def transaction(actual: Tables, desired: Tables) -> tuple[Command, ...]:
         have = actual.get(key)
         if have is want:
             continue
-        if have is not None and not _amendable(have, want):
+        chains = _others(have.chains, want.chains) if have else list(want.chains.values())
+        if have is not None and not _amendable(have, want, chains):
             found.append(Command("delete", *key, _bare(have)))
-            have = None
+            have, chains = None, list(want.chains.values())
         if have is None:
             found.append(Command("add", *key, _bare(want)))
-        found += _amended(have or Table(want.family, want.name, want.comment), want)
+        found += _amended(have or _bare(want), want, chains)
     return tuple(found)
 
 
@@ -178,7 +180,7 @@ def pieces(commands: tuple[Command, ...], most: int = PIECE) -> tuple[tuple[Comm
     ):
         return (commands,) if commands else ()
     new = {
-        (c.table, c.object.name)
+        (c.family, c.table, c.object.name)
         for c in commands
         if c.verb == "add" and isinstance(c.object, Chain) and c.object.hook is None
     }
@@ -188,7 +190,7 @@ def pieces(commands: tuple[Command, ...], most: int = PIECE) -> tuple[tuple[Comm
             case Table() | Set():
                 return command.verb == "add"
             case Chain(name=name) | Rule(chain=name):
-                return command.verb == "add" and (command.table, name) in new
+                return command.verb == "add" and (command.family, command.table, name) in new
             case _:
                 return False
 
@@ -202,28 +204,35 @@ def _bare(table: Table) -> Table:
     return Table(table.family, table.name, table.comment)
 
 
-def _amendable(have: Table, want: Table) -> bool:
-    """Whether one can become the other piece by piece."""
-    get = have.chains.get
+def _others(have: Mapping[str, T], want: Mapping[str, T]) -> list[T]:
+    """What of `want` is not the very same object in `have`."""
+    get = have.get
+    return [one for name, one in want.items() if get(name) is not one] if have is not want else []
+
+
+def _gone(have: Mapping[str, T], want: Mapping[str, T]) -> list[T]:
+    """What of `have` has no place in `want`."""
+    return [have[name] for name in sorted(have.keys() - want.keys())] if have is not want else []
+
+
+def _amendable(have: Table, want: Table, chains: Iterable[Chain]) -> bool:
+    """Whether one can become the other piece by piece; `chains` are those that are others."""
     return have.comment == want.comment and all(
-        (old := get(name)) is new or old is None or (old.hook == new.hook and old.comment == new.comment)
-        for name, new in want.chains.items()
+        (old := have.chains.get(new.name)) is None or (old.hook == new.hook and old.comment == new.comment)
+        for new in chains
     )
 
 
-def _amended(have: Table, want: Table) -> Iterator[Command]:
+def _amended(have: Table, want: Table, others: Iterable[Chain]) -> Iterator[Command]:
     """The commands for one table: what leads to a thing goes before it, and comes after it."""
     at = want.key
     chains, sets = have.chains, have.sets
-    gone = [chains[name] for name in sorted(chains.keys() - want.chains.keys())]
-    lost = [sets[name] for name in sorted(sets.keys() - want.sets.keys())]
-    same = [(old, new) for name, new in want.sets.items() if (old := sets.get(name)) is not None]
-    recast = [(old, new) for old, new in same if old is not new and not _alike(old, new)]
+    gone, lost = _gone(chains, want.chains), _gone(sets, want.sets)
+    same = [(old, new) for new in _others(sets, want.sets) if (old := sets.get(new.name)) is not None]
+    recast = [(old, new) for old, new in same if not _alike(old, new)]
     again = {old.name for old, _ in recast}
     changed = [
-        chain
-        for name, chain in want.chains.items()
-        if (now := chains.get(name)) is not chain and (now is None or now.rules != chain.rules)
+        chain for chain in others if (now := chains.get(chain.name)) is None or now.rules != chain.rules
     ]
     if again:
         known = {chain.name for chain in changed}
@@ -250,7 +259,7 @@ def _amended(have: Table, want: Table) -> Iterator[Command]:
         if new.elements:
             yield Command("add", *at, Elements(_empty(new), new.elements))
     for old, new in same:
-        if old is not new and old.elements is not new.elements and _alike(old, new):
+        if old.elements is not new.elements and _alike(old, new):
             yield from _exchanged(old, new, at)
     for old in lost:
         yield Command("delete", *at, _empty(old))
@@ -260,8 +269,11 @@ def _amended(have: Table, want: Table) -> Iterator[Command]:
 
 def _exchanged(old: Set, new: Set, at: Key) -> Iterator[Command]:
     have, want = old.elements, new.elements
-    extra = {key: have[key] for key in have if (now := want.get(key)) is None or now != have[key]}
-    missing = {key: want[key] for key in want if (then := have.get(key)) is None or then != want[key]}
+    get = have.get
+    missing = {key: now for key, now in want.items() if (then := get(key)) is not now and then != now}
+    extra = {key: have[key] for key in missing if key in have}
+    if len(have) + len(missing) - len(extra) != len(want):
+        extra |= {key: have[key] for key in sorted(have.keys() - want.keys())}
     if extra:
         yield Command("delete", *at, Elements(_empty(old), extra))
     if missing:

@@ -215,7 +215,8 @@ def test_we_say_to_the_kernel_what_nft_says(inside: Inside[tuple[str, str]], fam
     def said() -> str:
         words = ["nft", "--debug=netlink", "list", "ruleset"]
         text = subprocess.run(words, capture_output=True, text=True, check=True).stdout
-        text = re.sub(r"__(map|set)\d+", r"__\1", re.sub(r"(?m)^(\w+ nsk8s-test \S+) [\d ]+$", r"\1", text))
+        text = re.sub(r"( set |@)(__(map|set)\d+|[a-zA-Z]\w{6})\b", r"\1anonymous", text)
+        text = re.sub(r"(?m)^(\w+ nsk8s-test \S+) [\d ]+$", r"\1", text)  # without handles
         subprocess.run(["nft", "flush", "ruleset"], check=True)
         return "\n".join(line for line in text.splitlines() if "element" not in line)
 
