@@ -70,7 +70,7 @@ NFT_RULES = (
     "meta l4proto tcp dnat ip to numgen random mod 2 map { 0 : 10.0.0.1 . 80, 1 : 10.0.0.2 . 80 }",
     "update @affinity { ip saddr }",
 )
-"""What kube-proxy's nftables mode does in nat chains; in others it refuses, and masquerades fully at random."""
+"""What kube-proxy's nftables mode does in nat chains; in others it refuses, and masquerades at random."""
 
 _MODULES = "sudo modprobe {}; on Ubuntu: apt-get install linux-modules-extra-$(uname -r)"
 
@@ -187,6 +187,7 @@ def _rules() -> Iterator[Finding]:
 def _nftables() -> Iterator[Finding]:
     """Whether the kernel takes what kube-proxy's nftables mode writes, and nft(8) says it again."""
     triple = "ipv4_addr . inet_proto . inet_service"
+    service = {"10.0.0.1 . tcp . 80": Element("drop")}
     table = Table(
         *("ip", "nsk8s-doctor", "a try"),
         {
@@ -197,9 +198,7 @@ def _nftables() -> Iterator[Finding]:
         },
         {
             "cluster-ips": Set("cluster-ips", "ipv4_addr"),
-            "service-ips": Set(
-                "service-ips", triple, "verdict", elements={"10.0.0.1 . tcp . 80": Element("drop")}
-            ),
+            "service-ips": Set("service-ips", triple, "verdict", elements=service),
             "affinity": Set("affinity", "ipv4_addr", flags=("dynamic", "timeout"), timeout=10800, size=65535),
         },
     )
