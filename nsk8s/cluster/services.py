@@ -166,7 +166,9 @@ class ServiceAllocator:
         wanted = list(spec.get("clusterIPs") or ([spec["clusterIP"]] if spec.get("clusterIP") else []))
         if wanted[:1] != ["None"]:
             for i, name in enumerate(spec["ipFamilies"]):
-                span = self._ips[BY_NAME[name]]
+                span = self._ips.get(BY_NAME[name])
+                if span is None:
+                    continue  # what it had before the cluster lost that family it keeps
                 if i < len(wanted):
                     self._check_address(wanted[i], span, mine, problems)
                 elif (offset := span.lowest(set())) is not None:

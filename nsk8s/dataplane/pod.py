@@ -38,8 +38,11 @@ def pod_namespace(namespace: str, name: str) -> str:
 
 
 def number(address: str) -> int:
-    """An address as a number."""
-    return int(ip_address(address))
+    """An address as a number. (`ipaddress` takes four times as long for the many of IPv4.)"""
+    if ":" in address:
+        return int(ip_address(address))
+    a, b, c, d = address.split(".")
+    return int(a) << 24 | int(b) << 16 | int(c) << 8 | int(d)
 
 
 class Subnet(NamedTuple):

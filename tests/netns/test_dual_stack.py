@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from functools import partial
 
 import pytest
 
@@ -57,6 +59,11 @@ def test_row_57_the_rules_of_ip6tables(ipv6_lab: Scenario) -> None:
     ]  # fmt: skip
 
 
+def fails(lab: Scenario, ip: str, number: int, how: str) -> bool:
+    """Whether the client's GET fails in that way."""
+    return lab.http_fails("default.client", ip, number) == how
+
+
 def dual(families: list[str]) -> Obj:
     return service(
         "order",
@@ -86,7 +93,7 @@ def test_row_58_a_service_of_both_families_answers_on_both_addresses_in_their_or
         clients = [each["ip"] for each in lab.get("pod", "client")["status"]["podIPs"]]
         nodes = [each["address"] for each in lab.get("node", "w2")["status"]["addresses"][:2]]
         for ip in spec["clusterIPs"]:
-            lab.until(lambda ip=ip: lab.http_fails("default.client", ip, 80) == "", f"{ip} answers")  # type: ignore[misc]
+            lab.until(partial(fails, lab, ip, 80, ""), f"{ip} answers")
             with lab.capture("default.b1", "eth0") as server:
                 answer = json.loads(lab.out("default.client", "curl", "-sS", "-m5", url(ip, 80)))
                 asked = server.wait_for(lambda p: p.dport == 8080)
@@ -164,3 +171,42 @@ def test_row_59_a_host_port_is_there_in_both_families(ipv6_lab: Scenario) -> Non
         assert f"--to-destination [{own}]:8080" in lab.out("w2", "ip6tables-save", "-t", "nat")
     finally:
         lab.delete("pod", "ported")
+
+
+@pytest.mark.skipif(shutil.which("dig") is None, reason="needs dig: scripts/install --dev")
+def test_row_66_names_have_addresses_of_the_families_their_services_have(ipv6_lab: Scenario) -> None:
+    lab = ipv6_lab
+    dns = json.loads(lab.lab.nsk8s("get", "service", "kube-dns", "-n", "kube-system", "-o", "json").stdout)
+
+    def dig(kind: str) -> list[str]:
+        words = ["+short", "+time=5", "+tries=2", kind, "only-b1.default.svc.cluster.local"]
+        return lab.out("default.client", "dig", f"@{dns['spec']['clusterIP']}", *words).split()
+
+    ips = lab.get("service", "only-b1")["spec"]["clusterIPs"]
+    assert dns["spec"]["ipFamilies"] == ["IPv4"]
+    assert [dig("A"), dig("AAAA")] == [[ips[0]], [ips[1]]]
+
+
+@pytest.mark.parametrize("mode", ["ipv6_lab", "ipv6_nftables_lab"])
+def test_row_73_a_policy_is_about_both_families(request: pytest.FixtureRequest, mode: str) -> None:
+    lab: Scenario = request.getfixturevalue(mode)
+    addresses = [each["ip"] for each in lab.get("pod", "b1")["status"]["podIPs"]]
+    policy: Obj = {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "only-a1"},
+        "spec": {
+            "podSelector": {"matchLabels": {"app": "b1"}},
+            "ingress": [{"from": [{"podSelector": {"matchLabels": {"app": "a1"}}}]}],
+        },
+    }
+    lab.apply(policy)
+    try:
+        for ip in addresses:
+            lab.until(partial(fails, lab, ip, 8080, "timeout"), f"{ip} is closed")
+            assert lab.http_fails("default.a1", ip, 8080) == ""
+            assert lab.http_fails("w2", ip, 8080) == ""  # its own node always may
+        assert lab.http_fails("default.a1", lab.cluster_ip("only-b1"), 80) == ""
+    finally:
+        lab.delete("networkpolicy", "only-a1")
+    lab.until(lambda: lab.http_fails("default.client", addresses[1], 8080) == "", "it is open again")

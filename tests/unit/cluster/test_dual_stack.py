@@ -203,6 +203,17 @@ def test_a_second_family_comes_and_goes_and_the_first_stays() -> None:
         change(world, ipFamilies=["IPv4"], clusterIPs=[FIRST])
 
 
+def test_a_cluster_that_loses_a_family_leaves_services_as_they_are() -> None:
+    world = World(dual_stack())
+    world.create(service("web", ipFamilyPolicy="PreferDualStack"))
+    before = spec(world)
+    smaller = World(three_nodes(), world.store)
+    smaller.registry.patch("services", "default", "web", {"metadata": {"labels": {"a": "b"}}}, "merge")
+    assert spec(smaller) == before
+    change(smaller, ipFamilyPolicy="SingleStack")
+    assert spec(smaller)["clusterIPs"] == [FIRST]
+
+
 def test_a_node_port_is_one_number_for_both_families() -> None:
     world = World(dual_stack())
     made = world.create(service("web", type="NodePort", ipFamilyPolicy="PreferDualStack"))
