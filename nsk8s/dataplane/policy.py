@@ -108,7 +108,8 @@ class PolicyRules:
             last = before.get(key)
             self._compiled[key] = last if last and last.policy is policy else compiled(policy, self._families)
         if renewed := before != self._compiled:
-            self._groups = {}
+            left = set(self._compiled.values())
+            self._groups = {key: made for key, made in self._groups.items() if left.issuperset(key[1])}
         return renewed
 
     def _concerns(self, node: str, changes: Changes) -> bool:

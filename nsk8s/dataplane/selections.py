@@ -10,6 +10,7 @@ import base64
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple
 
 from nsk8s.api.types import Labels, LabelSelector, Pod
@@ -39,12 +40,17 @@ class Scope(NamedTuple):
     @property
     def name(self) -> str:
         """A short name, derived from all of it."""
-        said = [[*term[:2], *sorted(term.values)] for part in self[1:] for term in (*part, Term("", ""))]
-        return short(repr((self.namespace, said)))
+        return _name(self)
 
     def __str__(self) -> str:
         of = f"namespace {self.namespace}" if self.namespace else f"namespaces {_said(self.namespaces)}"
         return f"{of}, pods {_said(self.pods)}"
+
+
+@lru_cache(1 << 14)
+def _name(scope: Scope) -> str:
+    said = [[*term[:2], *sorted(term.values)] for part in scope[1:] for term in (*part, Term("", ""))]
+    return short(repr((scope.namespace, said)))
 
 
 def short(text: str) -> str:
