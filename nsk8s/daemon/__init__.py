@@ -3,6 +3,6 @@
 `server` wires it together and is the single writer of the store; `network` keeps the kernel at the
 compiled state, `runtime` keeps the containers running, `prober` probes them from their nodes, `bringup` is
 what `up` asks for, `journal` makes the store durable, `rehearsal` plays a change through without a kernel,
-`launch` starts the process. It may be killed at any instant: packets keep flowing, and the next start adopts
-what is there.
+`policies` answers what network policies allow, `launch` starts the process. It may be killed at any instant:
+packets keep flowing, and the next start adopts what is there.
 """

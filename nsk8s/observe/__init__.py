@@ -1,2 +1,3 @@
 """Witnesses: they look, and configure nothing. `capture` is tcpdump inside a namespace for people, `packets`
-a socket and scapy for tests. Neither knows what the data plane was told to do."""
+a socket and scapy for tests, `connections` tries who reaches whom. None knows what the data plane was told to
+do."""
