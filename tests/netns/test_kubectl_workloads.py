@@ -23,7 +23,7 @@ TEMPLATE = {
 }
 
 
-KUBECTLS = list(dict.fromkeys([*kubectls.found()[:1], *kubectls.found()[-1:]]))
+KUBECTLS: list[Any] = list(dict.fromkeys([*kubectls.found()[:1], *kubectls.found()[-1:]]))
 
 
 @pytest.fixture(

@@ -14,6 +14,9 @@ from nsk8s.api.types import Obj
 from nsk8s.cluster.ipam import AddressesExhausted, Ipam, room
 from nsk8s.cluster.patch import Json
 from nsk8s.cluster.store import Key, Store, key_of
+from tests.unit.cluster.test_daemonsets import daemon_set
+from tests.unit.cluster.test_jobs import job
+from tests.unit.cluster.test_statefulsets import stateful_set
 from tests.unit.cluster.worlds import World, deployment, new_store, pod, service, three_nodes
 
 NAMES = st.sampled_from("abcd")
@@ -105,6 +108,8 @@ def essence(world: World) -> list[tuple[str, str, str]]:
         "nodePort",
         "podIP",
         "podIPs",
+        "controller-uid",
+        "batch.kubernetes.io/controller-uid",
     }
 
     def stripped(value: Json) -> str:
@@ -135,6 +140,10 @@ OBJECTS: list[Callable[[], Obj]] = [
     lambda: service("none"),
     lambda: pod("solo", {"app": "a"}),
     lambda: pod("never", nodeSelector={"no": "where"}),
+    lambda: daemon_set("c"),
+    lambda: stateful_set("d", 2),
+    lambda: job("e", completions=2, parallelism=2),
+    lambda: service("c", trafficDistribution="PreferSameNode"),
 ]
 
 
@@ -202,3 +211,84 @@ def test_a_rolling_update_keeps_its_bounds(
     world.finish()
     assert len(world.active()) == replicas
     assert len({p.spec.containers[0].image for p in world.active()}) == 1
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    parallel=st.booleans(),
+    seed=st.integers(0, 2**32),
+    changes=st.lists(st.tuples(st.integers(0, 30), st.integers(0, 5)), max_size=4),
+)
+def test_a_stateful_set_never_skips_an_ordinal(
+    parallel: bool, seed: int, changes: list[tuple[int, int]]
+) -> None:
+    """Pods become ready, fail and end at any time; the set is scaled and renewed in between. In order, no
+    ordinal is made before all below it are there; in the end there is exactly what was asked for."""
+    dice = random.Random(seed)
+    policy = {"podManagementPolicy": "Parallel" if parallel else "OrderedReady"}
+    world = World()
+    world.apply(stateful_set("s", 3, "v", **policy))
+    wanted, image = 3, "v"
+    plan = dict(changes)
+    for step in range(30):
+        before = {p.metadata.name for p in world.pods()}
+        if step in plan:
+            wanted, image = plan[step], f"v{step}"
+            world.apply(stateful_set("s", wanted, image, **policy))
+        for each in world.pods():
+            roll = dice.random()
+            if each.metadata.deletionTimestamp:
+                if roll < 0.3:
+                    world.store.delete("pods", "default", each.metadata.name)
+            elif roll < 0.3:
+                world.status(each, ready=dice.random() < 0.8)
+            elif roll < 0.35 and each.spec.nodeName:
+                world.registry.delete("pods", "default", each.metadata.name)
+        world.settle(1)
+        made = {p.metadata.name for p in world.pods()} - before
+        for name in () if parallel else made:
+            ordinal = int(name.removeprefix("s-"))
+            assert {f"s-{i}" for i in range(ordinal)} <= {p.metadata.name for p in world.pods()}
+    world.finish()
+    assert sorted(p.metadata.name for p in world.pods()) == [f"s-{i}" for i in range(wanted)]
+    assert {p.spec.containers[0].image for p in world.pods()} <= {image}
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    completions=st.integers(1, 6),
+    parallelism=st.integers(1, 4),
+    indexed=st.booleans(),
+    seed=st.integers(0, 2**32),
+)
+def test_a_job_counts_every_pod_once(completions: int, parallelism: int, indexed: bool, seed: int) -> None:
+    """Pods succeed, fail and are deleted at any time, before or after they were counted."""
+    dice = random.Random(seed)
+    world = World()
+    world.tick()
+    mode = "Indexed" if indexed else "NonIndexed"
+    spec: Any = {"completions": completions, "parallelism": parallelism, "completionMode": mode}
+    world.create(job("j", backoffLimit=1000, **spec))
+    status: dict[str, Any] = {}
+    for _ in range(400):
+        status = world.get("jobs.batch", "j")["status"]
+        active = world.active()
+        assert len(active) <= parallelism
+        assert status.get("succeeded", 0) + len(active) <= completions
+        if any(c["type"] == "Complete" for c in status.get("conditions", ())):
+            break
+        for each in world.pods():
+            roll = dice.random()
+            if each.terminal or each.metadata.deletionTimestamp:
+                if roll < 0.5:
+                    world.registry.delete("pods", "default", each.metadata.name, grace=0)
+            elif roll < 0.4:
+                world.status(each, ready=False, phase="Succeeded")
+            elif roll < 0.5:
+                world.status(each, ready=False, phase="Failed")
+            elif roll < 0.55:
+                world.registry.delete("pods", "default", each.metadata.name)
+        world.settle(dice.choice((1, 700)))
+    else:
+        raise AssertionError(f"it never ends: {status}")
+    assert status["succeeded"] == completions
