@@ -32,6 +32,7 @@ _STATUSES = {"seen-reply": 2, "assured": 4, "confirmed": 8, "snat": 16, "dnat": 
 _ADDRESS_TYPES = {"unicast": 1, "local": 2, "broadcast": 3, "anycast": 4, "multicast": 5}
 _NFPROTOS = {"ipv4": socket.AF_INET, "ipv6": socket.AF_INET6}
 _NETWORK, _TRANSPORT = 1, 2
+_DATUM = struct.Struct("=HHHH")
 _EQ, _NEQ, _LTE, _GTE = 0, 1, 3, 5
 _INV = 1
 _NAME, _DIGITS = 7, string.ascii_letters + string.digits
@@ -42,6 +43,7 @@ class Unknown(ValueError):
     """Words that only nft itself understands."""
 
 
+@lru_cache(4096)
 def be32(kind: int, value: int) -> bytes:
     """An attribute that is a 32-bit number in network order, as all of nfnetlink's are."""
     return struct.pack("=HH", 8, kind) + struct.pack(">I", value)
@@ -155,9 +157,10 @@ def type_of(text: str) -> Concat:
 # --- data -------------------------------------------------------------------------------------------
 
 
-def value(data: bytes) -> bytes:
-    """Data as an attribute's payload."""
-    return attr(1, data)
+def datum(kind: int, data: bytes) -> bytes:
+    """An attribute that is data."""
+    length = 4 + _padded(len(data))
+    return _DATUM.pack(4 + length, kind | NESTED, 4 + len(data), 1) + data + bytes(-len(data) % 4)
 
 
 def verdict(text: str) -> bytes:
@@ -226,6 +229,7 @@ def _register(slot: int) -> int:
     return 1 + slot // 4 if slot % 4 == 0 else 8 + slot
 
 
+@lru_cache(4096)
 def _expression(name: str, *attributes: bytes) -> bytes:
     return nested(1, attr_text(1, name), nested(2, *attributes))
 
@@ -393,8 +397,8 @@ class _Rule:
             family = socket.AF_INET6 if ip.startswith("[") else socket.AF_INET
             packed = socket.inet_pton(family, ip.strip("[]"))
             port = 2
-            self._add("immediate", be32(1, 1), nested(2, value(packed)))
-            self._add("immediate", be32(1, 2), nested(2, value(_port(number))))
+            self._add("immediate", be32(1, 1), datum(2, packed))
+            self._add("immediate", be32(1, 2), datum(2, _port(number)))
         self._add(
             "nat",
             be32(1, 1),
@@ -430,11 +434,11 @@ class _Rule:
         self._add("meta", be32(2, 3), be32(3, 1))
 
     def _bitwise(self, mask: bytes, xor: bytes) -> None:
-        data = (be32(3, len(mask)), be32(6, 0), nested(4, value(mask)), nested(5, value(xor)))
+        data = (be32(3, len(mask)), be32(6, 0), datum(4, mask), datum(5, xor))
         self._add("bitwise", be32(1, 1), be32(2, 1), *data)
 
     def _compare(self, operation: int, data: bytes) -> None:
-        self._add("cmp", be32(1, 1), be32(2, operation), nested(3, value(data)))
+        self._add("cmp", be32(1, 1), be32(2, operation), datum(3, data))
 
     # --- matches ------------------------------------------------------------------------------------
 
@@ -518,7 +522,7 @@ class _Rule:
         elif ends := bounds(text, selector.type):
             first, last = ends
             if negated:
-                self._add("range", be32(1, 1), be32(2, 1), nested(3, value(first)), nested(4, value(last)))
+                self._add("range", be32(1, 1), be32(2, 1), datum(3, first), datum(4, last))
             else:
                 self._compare(_GTE, first)
                 self._compare(_LTE, last)

@@ -10,6 +10,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 
 from nsk8s.kernel import nfexpressions
 from nsk8s.kernel.netlink import NLM_F_APPEND, NLM_F_CREATE, attr, attr_text, message
@@ -22,9 +23,9 @@ from nsk8s.kernel.nfexpressions import (
     Concat,
     Unknown,
     be32,
+    datum,
     nested,
     type_of,
-    value,
     verdict,
 )
 from nsk8s.linux.nftables import Chain, Command, Element, Elements, Rule, Set, Table
@@ -123,7 +124,7 @@ def _set(one: Set, number: int) -> Iterator[bytes]:
     flags = sum(_FLAGS[flag] for flag in one.flags) | (NFT_SET_MAP if one.data else 0)
     data = None if one.data in ("", "verdict") else type_of(one.data)
     yield attr_text(2, one.name)
-    yield from _types(flags, key, data, verdicts=one.data == "verdict")
+    yield _types(flags, key, data, verdicts=one.data == "verdict")
     if one.size:
         yield nested(9, be32(1, one.size))
     yield be32(10, number & 0xFFFFFFFF)
@@ -136,25 +137,21 @@ def _anonymous(one: Anonymous) -> Iterator[bytes]:
     if one.flags & NFT_SET_INTERVAL and (one.data or one.verdicts):
         raise Unknown("a map of intervals")
     yield attr_text(2, one.name)
-    yield from _types(one.flags, one.key, one.data, verdicts=one.verdicts)
+    yield _types(one.flags, one.key, one.data, verdicts=one.verdicts)
     if not one.flags & NFT_SET_INTERVAL:
         yield nested(9, be32(1, len(one.elements)))
     yield be32(10, one.identifier)
     yield from _user(13, _byteorders(one.key, one.data))
 
 
-def _types(flags: int, key: Concat, data: Concat | None, *, verdicts: bool) -> Iterator[bytes]:
-    yield be32(3, flags)
-    yield be32(4, key.number)
-    yield be32(5, key.length)
-    if verdicts:
-        yield be32(6, VERDICT_TYPE)
-        yield be32(7, 16)
-    elif data:
-        yield be32(6, data.number)
-        yield be32(7, data.length)
+@lru_cache(1024)
+def _types(flags: int, key: Concat, data: Concat | None, *, verdicts: bool) -> bytes:
+    of = (VERDICT_TYPE, 16) if verdicts else (data.number, data.length) if data else ()
+    numbers = (flags, key.number, key.length, *of)
+    return b"".join(be32(kind, number) for kind, number in enumerate(numbers, 3))
 
 
+@lru_cache(1024)
 def _byteorders(key: Concat, data: Concat | None) -> bytes:
     """How numbers are to be printed: those of the kernel's own (1) or of packets (2)."""
     notes = b""
@@ -191,8 +188,8 @@ def _keyed(held: Anonymous) -> Iterator[bytes]:
         if held.verdicts:
             data = [nested(2, verdict(target))]
         elif held.data:
-            data = [nested(2, value(held.data.encode(target)))]
-        yield nested(1, nested(1, value(held.key.encode(key))), *data)
+            data = [datum(2, held.data.encode(target))]
+        yield nested(1, datum(1, held.key.encode(key)), *data)
 
 
 def _elements(of: Set, elements: Mapping[str, Element], *, whole: bool) -> Iterator[bytes]:
@@ -204,12 +201,12 @@ def _elements(of: Set, elements: Mapping[str, Element], *, whole: bool) -> Itera
         return
     data = None if of.data in ("", "verdict") else type_of(of.data)
     for text, element in elements.items():
-        parts = [nested(1, value(key.encode(text)))]
+        parts = [datum(1, key.encode(text))]
         if whole:
             if of.data == "verdict":
                 parts.append(nested(2, verdict(element.value)))
             elif data:
-                parts.append(nested(2, value(data.encode(element.value))))
+                parts.append(datum(2, data.encode(element.value)))
             parts += _user(6, _comment(0, element.comment))
         yield nested(1, *parts)
 
@@ -230,4 +227,4 @@ def _ranges(key: Concat, texts: list[str]) -> Iterator[bytes]:
         if (end := int(ipaddress.ip_address(last)) + 1) < 1 << 8 * of.length:
             edges.append((end.to_bytes(of.length, "big"), _INTERVAL_END))
     for data, flags in edges:
-        yield nested(1, nested(1, value(data)), *([be32(3, flags)] if flags else []))
+        yield nested(1, datum(1, data), *([be32(3, flags)] if flags else []))
