@@ -47,7 +47,9 @@ from benchmarks.machine import (
     WORLD,
     Figures,
     Memory,
+    aligned,
     command,
+    keep,
     kernel_clean,
     seconds,
     settle,
@@ -351,8 +353,7 @@ def table(results: dict[str, dict[str, list[Figures]]]) -> str:
                 values = [run[column] for run in runs if column in run]
                 row.append(f"{statistics.median(values):.2f}" if values else "-")
             rows.append(row)
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join("  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in rows)
+    return aligned(rows)
 
 
 def main() -> None:
@@ -393,8 +394,7 @@ def main() -> None:
                     print(f"run {run + 1}/{options.runs}, {size.name}, {name}: {shown}", file=sys.stderr)
         print(table(results))
         if options.json:
-            machine = {"kernel": os.uname().release, "cpus": os.cpu_count(), "python": sys.version.split()[0]}
-            options.json.write_text(json.dumps({"machine": machine, "results": results}, indent=2) + "\n")
+            keep(options.json, results)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import mmap
 import os
 import subprocess
@@ -9,7 +10,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -130,3 +131,15 @@ def world() -> Iterator[Path]:
     os.environ["NSK8S_STATE"] = "/run/nsk8s"
     with tempfile.TemporaryDirectory(prefix="nsk8s-bench-") as directory:
         yield Path(directory)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as text, their columns flush right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in rows)
+
+
+def keep(path: Path, results: object) -> None:
+    """Write all figures to a file, with what they were measured on."""
+    machine = {"kernel": os.uname().release, "cpus": os.cpu_count(), "python": sys.version.split()[0]}
+    path.write_text(json.dumps({"machine": machine, "results": results}, indent=2) + "\n")

@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cluster import CLUSTER, Size, grid
-from benchmarks.machine import LIMIT, NSK8S, ROOT, WORLD, command, seconds, settle, world
+from benchmarks.machine import LIMIT, NSK8S, ROOT, WORLD, aligned, command, keep, seconds, settle, world
 from nsk8s.observe.connections import Attempt, attempt
 
 Obj = dict[str, Any]
@@ -180,8 +180,7 @@ def table(found: dict[str, list[float]]) -> str:
     for name, values in found.items():
         figures = (statistics.median(values), max(values))
         rows.append([name, str(len(values)), *(f"{value * 1000:.0f}" for value in figures)])
-    widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    return "\n".join("  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in rows)
+    return aligned(rows)
 
 
 def main() -> None:
@@ -205,8 +204,7 @@ def main() -> None:
         found = measure(size, file, options)
         print(table(found))
         if options.json:
-            machine = {"kernel": os.uname().release, "cpus": os.cpu_count(), "python": sys.version.split()[0]}
-            options.json.write_text(json.dumps({"machine": machine, "results": found}, indent=2) + "\n")
+            keep(options.json, found)
 
 
 if __name__ == "__main__":

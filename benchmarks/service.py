@@ -18,7 +18,6 @@ What is measured
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -31,7 +30,7 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.machine import Figures, command, world
+from benchmarks.machine import Figures, aligned, command, keep, world
 from nsk8s.api.topology import NodeTopology, Topology
 from nsk8s.api.types import EndpointSlice, Service
 from nsk8s.api.views import view
@@ -255,8 +254,7 @@ def table(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
                     *(f"{found[what]:.0f}" for what in ("connect", "direct")),
                 ]
             )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    return "\n".join("  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in rows)
+    return aligned(rows)
 
 
 def main() -> None:
@@ -282,8 +280,7 @@ def main() -> None:
                 print(f"{size} services, {mode}: done", file=sys.stderr)
         print(table(results))
         if options.json:
-            machine = {"kernel": os.uname().release, "cpus": os.cpu_count(), "python": sys.version.split()[0]}
-            options.json.write_text(json.dumps({"machine": machine, "results": results}, indent=2) + "\n")
+            keep(options.json, results)
 
 
 if __name__ == "__main__":
