@@ -58,6 +58,16 @@ _SYSCTLS6 = ipv6_sysctls() | {
 }
 
 
+_SILENCE = frozenset(
+    Route(
+        network, BRIDGE, why="never taken, for nothing is forwarded: without a route the sender would be told"
+    )
+    for network in ("2000::/3", "fc00::/7")
+)
+"""IPv4 says nothing of a packet that nobody would forward, IPv6 does unless it has a route: for all unicast
+addresses that are not of one link."""
+
+
 class Underlay(NamedTuple):
     """nodeCIDR of one family and what is derived from it: `gateway` its first usable address, `host` its
     last."""
@@ -157,6 +167,7 @@ def fabric(topology: Topology) -> NamespaceState:
         addresses=frozenset(
             Address(BRIDGE, f"{net.gateway}/{net.prefix}", why="default gateway") for net in nets
         ),
+        routes=_SILENCE if 6 in topology.families else frozenset(),
         sysctls=_SYSCTLS | (_SYSCTLS6 if 6 in topology.families else frozenset()),
     )
 
