@@ -231,7 +231,7 @@ class Runtime:
         env: Mapping[str, str] = {}
         mounts: tuple[Mount, ...] = ()
         if container is not None:
-            env = run.env if run and run.env is not None else self._surroundings.environment(pod, container)
+            env = self._environment(pod, container, run)
             mounts = self._volumes.mounts(pod, container, env)
             if agnhosts.is_agnhost(container):
                 mounts += (Mount(agnhosts.PATH, agnhosts.program()),)
@@ -246,6 +246,15 @@ class Runtime:
                 **self._surroundings.credentials(pod, container),
             },
         )
+
+    def _environment(self, pod: Pod, container: Container, run: Run | None) -> Mapping[str, str]:
+        """A container's environment: that with which it was started, if it is a process. Raises Missing."""
+        if run is not None and run.process is not None:
+            if run.env is None:  # an earlier control plane has started it
+                run.env = run.process.environment()
+            if run.env:
+                return run.env
+        return self._surroundings.environment(pod, container)
 
     async def target(self, query: Obj) -> Obj:
         """`GET /nsk8s/v1/target`: where `exec` and `capture` find a pod's container (``namespace``,

@@ -119,6 +119,14 @@ class Running:
             pass  # it is gone
         return None
 
+    def environment(self) -> dict[str, str]:
+        """With which it was started; empty if it has ended."""
+        try:
+            words = Path(f"/proc/{self.program_pid}/environ").read_bytes().decode(errors="surrogateescape")
+        except OSError:
+            return {}
+        return dict(word.split("=", 1) for word in words.split("\0") if "=" in word)
+
     def hang_up(self) -> None:
         """Whoever spoke to it has gone: the end of an input that ends then."""
         if self.input is Input.ONCE and self.keeper is not None:

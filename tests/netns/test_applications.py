@@ -19,6 +19,11 @@ def agnhost(name: str, *args: str, **more: object) -> Obj:
     return pod(name, container("c", image=AGNHOST, args=list(args), **more))
 
 
+def listens(port: int) -> Obj:
+    """A container that is ready once it listens."""
+    return {"readinessProbe": {"tcpSocket": {"port": port}, "periodSeconds": 1}}
+
+
 def probed(name: str, image: str, port: int, probe: Obj, **more: object) -> Obj:
     """A pod of an application, as public manifests have it."""
     fast = {"periodSeconds": 1, "failureThreshold": 60, **probe}
@@ -44,7 +49,7 @@ APPLICATIONS = [
     probed("get", "example.com/shop/front:v1", 8080, {"httpGet": {"path": "/_healthz", "port": 8080}}),
 ]
 VERBS = [
-    agnhost("netexec", "netexec", "--http-port=8083", "--udp-port=8081"),
+    agnhost("netexec", "netexec", "--http-port=8083", "--udp-port=8081", **listens(8083)),
     agnhost("hostname", "serve-hostname", "--port", "9376"),
     agnhost("raw", "serve-hostname", "--tcp", "--udp", "--http=false", "--port=9001"),
     agnhost(
@@ -52,10 +57,10 @@ VERBS = [
         "porter",
         env=[{"name": "SERVE_PORT_80", "value": "eighty"}, {"name": "SERVE_UDP_PORT_53", "value": "dns"}],
     ),
-    agnhost("files", "test-webserver"),
-    agnhost("reset", "tcp-reset", "--port=8080"),
+    agnhost("files", "test-webserver", **listens(80)),
+    agnhost("reset", "tcp-reset", "--port=8080", **listens(8080)),
     agnhost("idle"),
-    pod("by-command", container("c", "/agnhost", "netexec", "--http-port=80", image=AGNHOST)),
+    pod("by-command", container("c", "/agnhost", "netexec", "--http-port=80", image=AGNHOST, **listens(80))),
 ]
 
 

@@ -12,6 +12,7 @@ import yaml
 from nsk8s.paths import ClusterPaths
 from tests.conftest import MakeLab
 from tests.netns.podlab import CLUSTER, Obj, Pods, container, pod, shell, waits
+from tests.netns.processes_of import Processes, kill
 
 pytestmark = pytest.mark.netns
 
@@ -158,6 +159,11 @@ def test_a_container_starts_once_what_it_needs_is_there(pods: Pods) -> None:
 def test_the_environment_is_that_of_the_containers_start(pods: Pods) -> None:
     pods.apply(secret("login", user="admin", password="changed"))
     assert pods.sh("real", "echo $password", container="c") == "s3cret\n"
+    kill(Processes(pods.lab.name).daemon())
+    assert pods.sh("real", "echo $password", container="c") == "s3cret\n", (
+        "the next control plane asks the process"
+    )
+    assert pods.run("real", "cat", "/secrets/password", container="c") == "changed"
 
 
 def test_a_claim_outlives_its_pods(pods: Pods) -> None:

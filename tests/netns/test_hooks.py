@@ -10,6 +10,7 @@ import yaml
 
 from tests.conftest import MakeLab
 from tests.netns.podlab import CLUSTER, Pods, container, pod, shell, state, waits
+from tests.netns.processes_of import Processes, kill
 
 pytestmark = pytest.mark.netns
 
@@ -34,6 +35,7 @@ STANDING = [
         ),
         terminationGracePeriodSeconds=20,
     ),
+    pod("persists", container("c", image="nginx", **hooks(preStop=SLEEP)), terminationGracePeriodSeconds=20),
     pod("short", shell("c", "sleep infinity", **hooks(preStop=says("sleep 60")))),
     pod("fails", container("c", image="nginx", **hooks(preStop=says("exit 3")))),
     pod("greeted", shell("c", "sleep infinity", **hooks(postStart=says("echo welcome >/tmp/greeting")))),
@@ -62,6 +64,15 @@ def test_a_stand_in_serves_on_while_its_pre_stop_hook_sleeps(pods: Pods) -> None
     assert answers
     pods.until_gone("serves", since)
     assert time.monotonic() - begun >= 3
+
+
+def test_a_hook_outlives_the_control_plane(pods: Pods) -> None:
+    address = pods.ip("persists")
+    pods.delete("persists")
+    kill(Processes(pods.lab.name).daemon())
+    assert "nginx" in pods.fetch("w1", f"http://{address}/"), "nobody has ended it"
+    pods.lab.nsk8s("delete", "pod", "persists")  # starts the next one, and waits
+    assert ("Killing", "Stopping container c") in reasons(pods, "persists")
 
 
 def test_sigterm_comes_after_the_pre_stop_hook(pods: Pods) -> None:
