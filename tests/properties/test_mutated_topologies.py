@@ -17,7 +17,14 @@ from nsk8s.errors import ManifestError, Problem
 EXAMPLES = files("nsk8s").joinpath("examples")
 SOURCES = [
     EXAMPLES.joinpath(name).read_bytes()
-    for name in ("minimal.yaml", "services.yaml", "two-zones.yaml", "hostport.yaml", "article/topology.yaml")
+    for name in (
+        "minimal.yaml",
+        "services.yaml",
+        "two-zones.yaml",
+        "hostport.yaml",
+        "dual-stack.yaml",
+        "article/topology.yaml",
+    )
 ]
 ODD = st.one_of(
     st.none(),

@@ -63,7 +63,16 @@ def test_schema_describes_every_field() -> None:
 def test_the_examples_are_listed_with_what_they_show() -> None:
     result = CliRunner().invoke(files.init, ["--list"])
     listed = {line.split()[0]: line.split(maxsplit=1)[1] for line in result.stdout.splitlines()}
-    assert set(listed) == {"article", "hostport", "minimal", "services", "shop", "thousand-pods", "two-zones"}
+    assert set(listed) == {
+        "article",
+        "dual-stack",
+        "hostport",
+        "minimal",
+        "services",
+        "shop",
+        "thousand-pods",
+        "two-zones",
+    }
     assert all(text.endswith((".", "?")) for text in listed.values())
 
 
