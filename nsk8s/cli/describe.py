@@ -156,6 +156,8 @@ def _service(client: Client, obj: Obj) -> Iterator[str]:
         yield f"External IPs:\t{','.join(spec['externalIPs'])}"
     if spec.get("externalName"):
         yield f"External Name:\t{spec['externalName']}"
+    if points := ((obj.get("status") or {}).get("loadBalancer") or {}).get("ingress"):
+        yield f"LoadBalancer Ingress:\t{', '.join(map(_ingress, points))}"
     query = {"labelSelector": f"kubernetes.io/service-name={meta['name']}"}
     address = path(BY_KIND[("discovery.k8s.io/v1", "EndpointSlice")], meta["namespace"])
     slices = client.get(asking(address, query))["items"]
@@ -170,6 +172,17 @@ def _service(client: Client, obj: Obj) -> Iterator[str]:
     for title in ("external", "internal"):
         if spec.get(f"{title}TrafficPolicy"):
             yield f"{title.capitalize()} Traffic Policy:\t{spec[f'{title}TrafficPolicy']}"
+    if spec.get("healthCheckNodePort"):
+        yield f"HealthCheck NodePort:\t{spec['healthCheckNodePort']}"
+    if spec.get("loadBalancerSourceRanges"):
+        yield f"LoadBalancer Source Ranges:\t{','.join(spec['loadBalancerSourceRanges'])}"
+
+
+def _ingress(point: Obj) -> str:
+    """An address of a load balancer, and who captures it."""
+    if not point.get("ip"):
+        return str(point.get("hostname", ""))
+    return f"{point['ip']} ({point['ipMode']})" if point.get("ipMode") else str(point["ip"])
 
 
 def _endpoints(slices: list[Obj], port: Obj) -> str:
