@@ -447,3 +447,50 @@ def test_without_replicas_there_is_nothing_and_with_them_again_all(lab: Lab) -> 
         lab.up()
     assert api.get("/api/v1/namespaces/kube-system/services/kube-dns")["spec"]["clusterIP"] == DNS
     until(lambda: short(lab, f"web.{ZONE}"), "answers", lab)
+
+
+# --- other modes and families -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mode", "pod_cidr", "server"),
+    [
+        ("nftables", "10.244.0.0/16,fd00:10:244::/56", DNS),
+        ("iptables", "fd00:10:244::/56", "fd00:10:96::a"),
+        ("nftables", "fd00:10:244::/56", "fd00:10:96::a"),
+    ],
+)
+def test_row_66_and_68_and_71_on_other_modes_and_families(
+    cluster: MakeLab, mode: str, pod_cidr: str, server: str
+) -> None:
+    spec = {"nodes": [{"name": "n1"}, {"name": "n2"}], "podCIDR": pod_cidr, "proxyMode": mode}
+    both = {"ipFamilyPolicy": "PreferDualStack", "selector": {"app": "web"}}
+    lab = cluster(
+        yaml.safe_dump_all(
+            [
+                {**CLUSTER, "spec": spec},
+                pod("client", SLEEPER, nodeName="n2"),
+                pod("web", {"name": "c", "image": "jwilder/whoami"}, nodeName="n1"),
+                named("web", **both, ports=[{"name": "http", "port": 8000}]),
+                named("bare", **both, clusterIP="None", ports=[{"name": "http", "port": 8000}]),
+            ]
+        )
+    )
+    api = Api(ClusterPaths(lab.name))
+    web = api.get("/api/v1/namespaces/default/services/web")["spec"]["clusterIPs"]
+    own = [ip["ip"] for ip in api.get("/api/v1/namespaces/default/pods/web")["status"]["podIPs"]]
+    assert len(web) == len(own) == len(pod_cidr.split(","))
+    assert f"nameserver {server}\n" in lab.run("client", "cat", "/etc/resolv.conf").stdout
+
+    def ask(*words: str) -> list[str]:
+        argv = ("dig", f"@{server}", "+short", "+time=5", "+tries=2", *words)
+        return lab.inside("default.client", *argv).split()
+
+    for name, addresses in ((f"web.{ZONE}", web), (f"bare.{ZONE}", own)):
+        until(lambda name=name: ask(name, "AAAA"), f"{name} has an address", lab)  # type: ignore[misc]
+        for address in addresses:
+            assert ask(name, "AAAA" if ":" in address else "A") == [address]
+            assert ask("+tcp", name, "AAAA" if ":" in address else "A") == [address]
+    for address in web:
+        assert ask("-x", address) == [f"web.{ZONE}."]
+    assert "I'm web" in lab.run("client", "curl", "-sS", "http://web:8000/").stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dns.edns
 import dns.message
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -23,7 +24,10 @@ def queries(draw: st.DrawFn) -> bytes:
     """A query with some of its bytes changed, cut off or added."""
     query = dns.message.make_query(draw(NAMES), draw(KINDS))
     if draw(st.booleans()):
-        query.use_edns(0, payload=draw(st.integers(0, 65535)))
+        options: list[dns.edns.Option] = []
+        if draw(st.booleans()):
+            options.append(dns.edns.GenericOption("COOKIE", draw(st.binary(max_size=40))))
+        query.use_edns(0, payload=draw(st.integers(0, 65535)), options=options)
     wire = bytearray(query.to_wire())
     for _ in range(draw(st.integers(0, 6))):
         wire[draw(st.integers(0, len(wire) - 1))] = draw(st.integers(0, 255))

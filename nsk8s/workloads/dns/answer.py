@@ -31,6 +31,9 @@ TCP_SIZE = 65535
 HEADER = 12
 MOST = 4096
 """Answers that are kept; all are forgotten when there are more."""
+COOKIE = 10
+ONE_QUESTION_AND_EDNS = b"\0\1\0\0\0\0\0\1"
+"""The counts of a query's sections."""
 KEPT_OPTIONS = frozenset({3, 9, 10, 11, 12})
 """EDNS options that an answer repeats: NSID, EXPIRE, COOKIE, TCP-KEEPALIVE, PADDING (CoreDNS, edns.go)."""
 LOCAL_OPTIONS = range(65001, 65535)
@@ -82,6 +85,8 @@ class Answers:
         header, or an answer."""
         kept = self._kept[tcp].get(query[2:])
         if kept is None:
+            if (answer := self._with_options(query, tcp)) is not None:
+                return answer
             made = self._make(query, tcp)
             if not isinstance(made, _Kept):
                 return made
@@ -91,6 +96,20 @@ class Answers:
         records = list(kept.records)
         self._shuffle(records)
         return b"".join((query[:2], kept.head, *records, kept.tail))
+
+    def _with_options(self, query: bytes, tcp: bool) -> bytes | None:
+        """The answer to a query with a cookie: that to the same without it, and the cookie. None for all that
+        is not so simple."""
+        bare, options = _parted(query)
+        if not options:
+            return None
+        answer = self.reply(bare, tcp=tcp)
+        if not isinstance(answer, bytes) or answer[10:12] == b"\0\0" or answer[-2:] != b"\0\0":
+            return None
+        most = TCP_SIZE if tcp else max(UDP_SIZE, int.from_bytes(bare[-8:-6], "big"))
+        if len(answer) + len(options) > most:
+            return None
+        return b"".join((answer[:-2], len(options).to_bytes(2, "big"), options))
 
     def _make(self, query: bytes, tcp: bool) -> _Kept | bytes | Ask | None:
         if len(query) < HEADER or query[2] & 0x80:
@@ -143,6 +162,30 @@ class Answers:
         else:
             response.answer += said.answer
         return response.to_wire(max_size=_size(message, tcp=tcp), prefer_truncation=True)
+
+
+def _parted(query: bytes) -> tuple[bytes, bytes]:
+    """A query of the usual shape (a question, and EDNS behind it) without its EDNS options, and these, if
+    they are cookies; else the query and nothing."""
+    whole = query, b""
+    if query[4:HEADER] != ONE_QUESTION_AND_EDNS:
+        return whole
+    end = HEADER
+    while end < len(query) and 0 < query[end] < 64:
+        end += query[end] + 1
+    at = end + 5  # behind the root's label, type and class
+    start = at + 11
+    if query[end : end + 1] != b"\0" or query[at : at + 3] != b"\0\0\x29":
+        return whole
+    options = query[start:]
+    if len(options) > LONGEST_OPTIONS or len(options) != int.from_bytes(query[start - 2 : start], "big"):
+        return whole
+    while start < len(query):
+        kind, length = int.from_bytes(query[start : start + 2], "big"), query[start + 2 : start + 4]
+        start += 4 + int.from_bytes(length, "big")
+        if kind != COOKIE or start > len(query) or len(length) < 2:
+            return whole
+    return query[: len(query) - len(options) - 2] + b"\0\0", options
 
 
 def question(name: str, kind: int, number: int) -> bytes:

@@ -146,6 +146,12 @@ def test_a_cookie_comes_back_and_no_other_version_is_known() -> None:
     query = dns.message.make_query(WEB, "A", use_edns=0, options=[cookie])
     made = answers()
     assert ask(made, query).options[0].to_wire() == b"12345678"
+    other = dns.message.make_query(DB.upper(), "SRV", use_edns=0, options=[cookie]).to_wire()
+    at_once, apart = made.reply(other), made._make(other, False)
+    assert at_once is not None
+    assert isinstance(at_once, bytes)
+    assert not isinstance(apart, bytes | Ask | None)
+    assert at_once == other[:2] + apart.head, "as dnspython writes it"
     query.use_edns(1)
     assert ask(made, query).rcode() == dns.rcode.BADVERS
 
