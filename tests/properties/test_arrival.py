@@ -23,7 +23,9 @@ from nsk8s.daemon.loop import Loop
 from nsk8s.dataplane.compiler import ClusterView, Compiler
 from nsk8s.dataplane.names import pod_veth
 from nsk8s.linux.text import render
-from tests.flows.views import TOPOLOGY, Backed, pod, service
+from tests.flows.spelled import DUAL, spelled
+from tests.flows.tables import Table
+from tests.flows.views import Backed, pod, service
 from tests.unit.cluster.worlds import new_store, three_nodes
 
 # --- the compiler -----------------------------------------------------------------------------------------
@@ -40,22 +42,24 @@ POLICY = st.sampled_from(["Cluster", "Local"])
 
 @st.composite
 def services(draw: st.DrawFn, number: int) -> Backed:
-    """A service under the addresses that are its own, as one user or another would have it."""
+    """A service under the addresses that are its own, as one user or another would have it; every second one
+    in IPv6."""
     external = draw(POLICY)
     balanced = draw(st.booleans())
-    return service(
+    made = service(
         *(f"s{number}", f"10.96.0.{number}"),
         *draw(st.lists(st.sampled_from(ENDPOINTS), unique=True)),
         node_port=draw(st.sampled_from([0, 30000 + number])),
         protocol=draw(st.sampled_from(["TCP", "UDP"])),
-        external_ips=draw(st.sampled_from([(), (f"203.0.113.{number}",)])),
+        external_ips=draw(st.sampled_from([(), (f"198.51.101.{number}",)])),
         ingress=(f"198.51.100.{number}",) if balanced else (),
-        source_ranges=draw(st.sampled_from([(), ("172.18.0.11/32",), ("10.0.0.0/8", "172.18.0.0/24")])),
+        source_ranges=draw(st.sampled_from([(), ("172.18.0.11/32",), ("172.18.0.12/32", "172.18.0.128/25")])),
         internal=draw(POLICY),
         external=external,
         health=30100 + number if balanced and external == "Local" else 0,
         affinity=draw(st.sampled_from(["None", "ClientIP"])),
     )
+    return spelled(Table("", (made,), ()), 6).services[0] if number % 2 else made
 
 
 @st.composite
@@ -130,7 +134,7 @@ def view_of(held: dict[tuple[str, int], Any]) -> ClusterView:
 @settings(max_examples=40, deadline=None)
 @given(steps=steps(), looks=st.sets(st.integers(0, 16)))
 def test_a_compiler_ends_where_a_fresh_one_begins(mode: str, steps: Sequence[Step], looks: set[int]) -> None:
-    topology = replace(TOPOLOGY, proxy_mode=mode)
+    topology = replace(DUAL, proxy_mode=mode)
     compiler = Compiler(topology)
     held: dict[tuple[str, int], Any] = {}
     for number, (kind, which, value) in enumerate(steps):
