@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from ipaddress import ip_network
 from typing import Any
 
 Obj = dict[str, Any]
@@ -96,9 +97,21 @@ def where(key: str, operator: str, *values: str) -> Obj:
 
 
 def network(address: str, length: int) -> str:
-    """The IPv4 network of that length around an address."""
-    octets = address.split(".")
-    return ".".join(octets[: length // 8] + ["0"] * (4 - length // 8)) + f"/{length}"
+    """The network of that length around an address; of an IPv6 one the length is what it would be in IPv4,
+    /16 for all pods and /24 for a node's."""
+    if ":" in address:
+        length = {16: 56, 24: 64}[length]
+    return str(ip_network(f"{address}/{length}", strict=False))
+
+
+def alone(address: str) -> str:
+    """The network of one address."""
+    return str(ip_network(address))
+
+
+def anywhere(address: str) -> str:
+    """Every address of its family."""
+    return "::/0" if ":" in address else "0.0.0.0/0"
 
 
 # --- what varies ------------------------------------------------------------------------------------
@@ -130,18 +143,20 @@ PEERS: dict[str, Obj] = {
 PAIRED = ("pod b here", "namespace y", "pod c of y", "pod b anywhere", "namespaces not y")
 
 BLOCKS: dict[str, Callable[[Addresses], Obj]] = {
-    "everything": lambda _: {"cidr": "0.0.0.0/0"},
-    "everything but the pods": lambda ips: {"cidr": "0.0.0.0/0", "except": [network(ips["x/a"], 16)]},
+    "everything": lambda ips: {"cidr": anywhere(ips["x/a"])},
+    "everything but the pods": lambda ips: {
+        "cidr": anywhere(ips["x/a"]), "except": [network(ips["x/a"], 16)]
+    },
     "one node's pods": lambda ips: {"cidr": network(ips["y/b"], 24)},
     "all pods but one node's": lambda ips: {
         "cidr": network(ips["y/b"], 16), "except": [network(ips["y/b"], 24)]
     },
-    "one pod": lambda ips: {"cidr": f"{ips['y/b']}/32"},
+    "one pod": lambda ips: {"cidr": alone(ips["y/b"])},
     "a node's pods but one": lambda ips: {
-        "cidr": network(ips["y/b"], 24), "except": [f"{ips['y/b']}/32"]
+        "cidr": network(ips["y/b"], 24), "except": [alone(ips["y/b"])]
     },
     "all pods but two": lambda ips: {
-        "cidr": network(ips["x/a"], 16), "except": [f"{ips['y/b']}/32", f"{ips['z/c']}/32"]
+        "cidr": network(ips["x/a"], 16), "except": [alone(ips["y/b"]), alone(ips["z/c"])]
     },
     "elsewhere": lambda _: {"cidr": "192.0.2.0/24"},
 }  # fmt: skip
@@ -364,7 +379,7 @@ def rule(action: str, side: str, *peers: Obj, protocols: list[Obj] | None = None
 def _networks(tier: str, subject: Obj) -> Case:
     def made(ips: Addresses) -> list[Obj]:
         rules = [
-            rule("Pass", "to", {"networks": [f"{ips['y/b']}/32"]}),
+            rule("Pass", "to", {"networks": [alone(ips["y/b"])]}),
             rule("Accept", "to", {"networks": [network(ips["z/c"], 24)]}, protocols=_tcp(80)),
             rule("Deny", "to", {"networks": ["0.0.0.0/0", "::/0"]}),
         ]

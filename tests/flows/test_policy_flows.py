@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from nsk8s.api.defaults import default
+from nsk8s.api.families import Family
 from nsk8s.api.policytypes import ClusterNetworkPolicy, NetworkPolicy
 from nsk8s.api.types import Namespace, Obj, Pod
 from nsk8s.api.views import view
@@ -18,6 +19,8 @@ from tests.flows.policy_walk import Packet, passes
 
 NODES = ("n1", "n2")
 ADDRESSES = {name: f"10.244.{i % 2}.{i + 2}" for i, name in enumerate(policies.PODS)}
+IPV6 = {name: f"fd00:10:244:{i % 2 + 1}::{i + 2:x}" for i, name in enumerate(policies.PODS)}
+BY_FAMILY: dict[Family, dict[str, str]] = {4: ADDRESSES, 6: IPV6}
 
 
 NODE_ADDRESS = "172.18.0.2"
@@ -29,11 +32,9 @@ def views(objects: Sequence[Obj]) -> World:
     found = []
     for obj in objects:
         if obj["kind"] == "Pod":
-            meta = obj["metadata"]
-            obj = {
-                **obj,
-                "status": {"podIP": ADDRESSES.get(f"{meta['namespace']}/{meta['name']}", NODE_ADDRESS)},
-            }
+            name = f"{obj['metadata']['namespace']}/{obj['metadata']['name']}"
+            ips = [ADDRESSES[name], IPV6[name]] if name in ADDRESSES else [NODE_ADDRESS]
+            obj = {**obj, "status": {"podIP": ips[0], "podIPs": [{"ip": ip} for ip in ips]}}
         found.append(view(default(obj)))
     return World(
         {v.metadata.name: v.metadata.labels for v in found if isinstance(v, Namespace)},
@@ -47,9 +48,12 @@ def tables(rules: PolicyRules, world: World) -> Mapping[str, Tables]:
     return rules.tables(world.policies, world.cluster_policies, world.namespaces, world.pods)
 
 
-def predicted(world: World) -> dict[tuple[str, str, str, int], bool]:
+def predicted(
+    world: World, addresses: Mapping[str, str] = ADDRESSES
+) -> dict[tuple[str, str, str, int], bool]:
     """The truth table that the objects mean."""
-    parties = {f"{p.metadata.namespace}/{p.metadata.name}": pod_party(p) for p in world.pods}
+    names = {f"{p.metadata.namespace}/{p.metadata.name}": p for p in world.pods}
+    parties = {name: pod_party(p, addresses[name]) for name, p in names.items()}
     return {
         (source, target, protocol, port): decide(
             world, parties[source], parties[target], protocol, port
@@ -58,13 +62,15 @@ def predicted(world: World) -> dict[tuple[str, str, str, int], bool]:
     }
 
 
-def walked(world: World, held: Mapping[str, Tables]) -> dict[tuple[str, str, str, int], bool]:
+def walked(
+    world: World, held: Mapping[str, Tables], addresses: Mapping[str, str]
+) -> dict[tuple[str, str, str, int], bool]:
     """The truth table that the rules make. A pod's packets to itself meet no rule."""
     nodes = {f"{p.metadata.namespace}/{p.metadata.name}": p.spec.nodeName for p in world.pods}
     return {
         (source, target, protocol, port): source == target
         or all(
-            passes(held[node], Packet(ADDRESSES[source], ADDRESSES[target], protocol.lower(), port))
+            passes(held[node], Packet(addresses[source], addresses[target], protocol.lower(), port))
             for node in {nodes[source], nodes[target]}
         )
         for source, target, protocol, port in policies.CELLS
@@ -74,11 +80,13 @@ def walked(world: World, held: Mapping[str, Tables]) -> dict[tuple[str, str, str
 CASES = {**policies.cases(), **policies.cluster_cases()}
 
 
+@pytest.mark.parametrize("family", BY_FAMILY)
 @pytest.mark.parametrize("case", CASES)
-def test_rules_do_what_policies_mean(case: str) -> None:
-    world = views([*policies.world(NODES), *CASES[case](ADDRESSES)])
-    held = tables(PolicyRules(NODES, (4,)), world)
-    wanted, found = predicted(world), walked(world, held)
+def test_rules_do_what_policies_mean(case: str, family: Family) -> None:
+    addresses = BY_FAMILY[family]
+    world = views([*policies.world(NODES), *CASES[case](addresses)])
+    held = tables(PolicyRules(NODES, (4,) if family == 4 else (4, 6)), world)
+    wanted, found = predicted(world, addresses), walked(world, held, addresses)
     assert {cell: allowed for cell, allowed in found.items() if wanted[cell] != allowed} == {}
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from nsk8s.api.defaults import default
+from nsk8s.api.families import Family, of_family
 from nsk8s.api.policytypes import ClusterNetworkPolicy, NetworkPolicy
 from nsk8s.api.types import Namespace, Pod
 from nsk8s.api.views import view
@@ -39,20 +40,21 @@ PATIENCE = 5.0
 TIERED = "/apis/policy.networking.k8s.io/v1alpha2/clusternetworkpolicies"
 
 
-def standing(make: MakeLab) -> PolicyLab:
-    """The world, up and ready. It comes as JSON, for in YAML a namespace called y is a boolean to Kubernetes
-    and none to who writes it."""
-    lab = make(yaml.safe_dump(CLUSTER))
+def standing(make: MakeLab, family: Family = 4, **spec: object) -> PolicyLab:
+    """The world, up and ready, spoken of by its addresses of a family; `spec` adds to the cluster's. It comes
+    as JSON, for in YAML a namespace called y is a boolean to Kubernetes and none to who writes it."""
+    lab = make(yaml.safe_dump({**CLUSTER, "spec": {**CLUSTER["spec"], **spec}}))
     lab.nsk8s("apply", "-f", "-", stdin="\n---\n".join(map(json.dumps, policies.world(NODES))))
     lab.up()
-    return PolicyLab(lab)
+    return PolicyLab(lab, family)
 
 
 class PolicyLab:
     """A cluster with the world in it."""
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: Lab, family: Family = 4) -> None:
         self.lab = lab
+        self._family = family
         self.api = Api(ClusterPaths(lab.name))
 
     def objects(self, path: str) -> list[Obj]:
@@ -70,7 +72,10 @@ class PolicyLab:
 
     def addresses(self) -> dict[str, str]:
         """Addresses of pods by ``namespace/name``."""
-        return {f"{p.metadata.namespace}/{p.metadata.name}": p.status.podIP for p in self.pods()}
+        return {
+            f"{p.metadata.namespace}/{p.metadata.name}": of_family(p.status.ips, self._family)
+            for p in self.pods()
+        }
 
     def world(self) -> World:
         """What the API has, as the model takes it."""
@@ -133,7 +138,10 @@ class PolicyLab:
     def predicted(self, cells: Sequence[Cell]) -> dict[Cell, bool]:
         """What the model says of the objects that the API has now."""
         world = self.world()
-        parties = {f"{p.metadata.namespace}/{p.metadata.name}": pod_party(p) for p in world.pods}
+        parties = {
+            f"{p.metadata.namespace}/{p.metadata.name}": pod_party(p, of_family(p.status.ips, self._family))
+            for p in world.pods
+        }
         return {
             cell: decide(world, parties[cell[0]], parties[cell[1]], cell[2], cell[3]).allowed
             for cell in cells
