@@ -377,3 +377,32 @@ def test_row_99_a_stateful_set_s_pods_come_in_order_and_keep_their_names(lab: Sh
     named = {e["hostname"]: e["addresses"][0] for s in slices for e in s["endpoints"]}
     assert named["peer-1"] == after["status"]["podIP"]
     lab.remove("statefulset/peer", "service/peer")
+
+
+def test_jobs_and_daemons_run_on_real_nodes(lab: Shapers) -> None:
+    container = {"name": "c", "image": "busybox", "command": ["sh", "-c", "echo index $JOB_COMPLETION_INDEX"]}
+    spec = {
+        "completions": 3,
+        "parallelism": 3,
+        "completionMode": "Indexed",
+        "template": {
+            "metadata": {"labels": {"app": "counted"}},
+            "spec": {"containers": [container], "restartPolicy": "Never"},
+        },
+    }
+    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "counted"}, "spec": spec}
+    lab.apply(job, workload("DaemonSet", "agent", template("agent")))
+    path = "/apis/batch/v1/namespaces/default/jobs/counted"
+
+    def complete() -> bool:
+        conditions = lab.read(path).get("status", {}).get("conditions", ())
+        return any(c["type"] == "Complete" and c["status"] == "True" for c in conditions)
+
+    lab.until(complete, "the job is complete", DEADLINE)
+    assert lab.read(path)["status"]["completedIndexes"] == "0-2"
+    written = {lab.lab.nsk8s("logs", p["metadata"]["name"]).stdout for p in lab.pods_of("counted")}
+    assert written == {"index 0\n", "index 1\n", "index 2\n"}
+    lab.all_ready("agent", 3)
+    assert {p["spec"]["nodeName"] for p in lab.pods_of("agent")} == {"w1", "w2", "w3"}
+    lab.remove("job/counted", "daemonset/agent")
+    lab.until(lambda: not lab.pods_of("counted"), "its pods go with it", DEADLINE)
