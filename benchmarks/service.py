@@ -35,7 +35,7 @@ from nsk8s.api.topology import NodeTopology, Topology
 from nsk8s.api.types import EndpointSlice, Service
 from nsk8s.api.views import view
 from nsk8s.dataplane.compiler import ClusterView, Compiler
-from nsk8s.errors import KernelError
+from nsk8s.errors import KernelError, Timeout
 from nsk8s.kernel import iptables, namespaces, nftables
 from nsk8s.linux.state import diff
 from nsk8s.linux.values import NamespaceState, Op, Restore, Transaction
@@ -197,7 +197,7 @@ def connect(ip: str, port: int) -> float:
 
 
 def measure(mode: str, size: int) -> dict[str, Any]:
-    """All figures of one mode with one number of services."""
+    """All figures of one mode with one number of services; none if it takes too long to write the rules."""
     for words in WIRES:
         command("ip", *words.split())
     with enter(NODE):
@@ -208,8 +208,12 @@ def measure(mode: str, size: int) -> dict[str, Any]:
             assert server.stdout
             server.stdout.readline()
             node = Node(mode, size)
-            load = node.reach()
-            figures = {
+            try:
+                load = node.reach()
+            except Timeout as error:
+                print(f"bench: {size} services, {mode}: {error}", file=sys.stderr)
+                return {}
+            figures: dict[str, Any] = {
                 "load": load,
                 "endpoint": medians(node.endpoint_changes()),
                 "service": medians(node.service_changes()),
@@ -218,8 +222,8 @@ def measure(mode: str, size: int) -> dict[str, Any]:
             }
         finally:
             server.terminate()
-    for name in (NODE, POD, SERVER):
-        command("ip", "netns", "del", name)
+            for name in (NODE, POD, SERVER):
+                command("ip", "netns", "del", name)
     return figures
 
 
@@ -244,6 +248,9 @@ def table(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
     rows = [head]
     for size, by_mode in results.items():
         for mode, found in by_mode.items():
+            if not found:
+                rows.append([size, mode, *(["-"] * (len(head) - 2))])
+                continue
             load, endpoint = found["load"], found["endpoint"]
             rows.append(
                 [

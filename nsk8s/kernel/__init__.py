@@ -4,7 +4,9 @@ machine        the door: apply operations, observe namespaces, ask for the rule 
 ├── batch          one apply: groups by namespace, new namespaces wired and held in one go
 │   └── rtnetlink      requests for values, as bytes
 ├── observation    dumps as values
-├── iptables       restore and save in many namespaces at once
+├── iptables       restore and save in many namespaces at once (programs)
+├── nftables       transactions in many namespaces, and tables as nft says them
+│   └── nfmessages     commands as bytes: nfexpressions for rules, nfdata for what they are made of
 ├── conntrack      forgetting stale UDP flows
 ├── sysctl         its files
 ├── sandboxes      pause processes and their names in /run/netns

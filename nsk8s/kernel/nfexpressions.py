@@ -12,208 +12,38 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
-import string
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
 from nsk8s.kernel.netlink import attr, attr_text
+from nsk8s.kernel.nfdata import (
+    PROTOCOLS,
+    TYPES,
+    Anonymous,
+    Concat,
+    Type,
+    Unknown,
+    be32,
+    bounds,
+    datum,
+    interface,
+    native,
+    nested,
+    padded,
+    port,
+    type_of,
+    verdict,
+)
 
-NESTED = 0x8000
-NFT_SET_ANONYMOUS, NFT_SET_CONSTANT, NFT_SET_INTERVAL, NFT_SET_MAP = 0x1, 0x2, 0x4, 0x8
-VERDICT_TYPE = 0xFFFFFF00
-
-_DROP, _ACCEPT, _JUMP, _GOTO, _RETURN = 0, 1, -3 & 0xFFFFFFFF, -4 & 0xFFFFFFFF, -5 & 0xFFFFFFFF
-_VERDICTS = {"drop": _DROP, "accept": _ACCEPT, "return": _RETURN, "jump": _JUMP, "goto": _GOTO}
-_PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "ipv6-icmp": 58, "sctp": 132, "udplite": 136, "dccp": 33}
 _STATES = {"invalid": 1, "established": 2, "related": 4, "new": 8, "untracked": 64}
 _STATUSES = {"seen-reply": 2, "assured": 4, "confirmed": 8, "snat": 16, "dnat": 32}
 _ADDRESS_TYPES = {"unicast": 1, "local": 2, "broadcast": 3, "anycast": 4, "multicast": 5}
-_NFPROTOS = {"ipv4": socket.AF_INET, "ipv6": socket.AF_INET6}
 _NETWORK, _TRANSPORT = 1, 2
-_DATUM = struct.Struct("=HHHH")
 _EQ, _NEQ, _LTE, _GTE = 0, 1, 3, 5
 _INV = 1
-_NAME, _DIGITS = 7, string.ascii_letters + string.digits
 _TOKEN = re.compile(r'"[^"]*"|\{|\}|,|[^\s,{}]+')
-
-
-class Unknown(ValueError):
-    """Words that only nft itself understands."""
-
-
-@lru_cache(4096)
-def be32(kind: int, value: int) -> bytes:
-    """An attribute that is a 32-bit number in network order, as all of nfnetlink's are."""
-    return struct.pack("=HH", 8, kind) + struct.pack(">I", value)
-
-
-def nested(kind: int, *payload: bytes) -> bytes:
-    """An attribute made of attributes."""
-    return attr(kind | NESTED, b"".join(payload))
-
-
-# --- types ------------------------------------------------------------------------------------------
-
-
-class Type(NamedTuple):
-    """A type of data: nft's number for it, its length in octets, and how text becomes octets."""
-
-    number: int
-    length: int
-    encode: Callable[[str], bytes]
-
-
-def _chosen(names: Mapping[str, int], length: int) -> Callable[[str], bytes]:
-    def encode(text: str) -> bytes:
-        number = names.get(text)
-        if number is None and not text.isdigit():
-            raise Unknown(text)
-        return (int(text) if number is None else number).to_bytes(length, "little" if length > 1 else "big")
-
-    return encode
-
-
-def _native(text: str) -> bytes:
-    return struct.pack("=I", int(text, 0))
-
-
-def _port(text: str) -> bytes:
-    return struct.pack(">H", int(text))
-
-
-def _ipv4(text: str) -> bytes:
-    return socket.inet_pton(socket.AF_INET, text)
-
-
-def _ipv6(text: str) -> bytes:
-    return socket.inet_pton(socket.AF_INET6, text)
-
-
-def _interface(text: str) -> bytes:
-    return text.strip('"').encode().ljust(16, b"\0")
-
-
-TYPES = {
-    "nf_proto": Type(2, 1, _chosen(_NFPROTOS, 1)),
-    "integer": Type(4, 4, _native),
-    "ipv4_addr": Type(7, 4, _ipv4),
-    "ipv6_addr": Type(8, 16, _ipv6),
-    "inet_proto": Type(12, 1, _chosen(_PROTOCOLS, 1)),
-    "inet_service": Type(13, 2, _port),
-    "mark": Type(19, 4, _native),
-    "ifname": Type(41, 16, _interface),
-}
-
-
-class Concat(NamedTuple):
-    """A type that may be several, each of whose parts fills whole registers of 32 bits."""
-
-    types: tuple[Type, ...]
-
-    @property
-    def number(self) -> int:
-        """nft's number: six bits for each part."""
-        number = 0
-        for one in self.types:
-            number = number << 6 | one.number
-        return number
-
-    @property
-    def length(self) -> int:
-        """In octets."""
-        if len(self.types) == 1:
-            return self.types[0].length
-        return sum(_padded(one.length) for one in self.types)
-
-    def encode(self, text: str) -> bytes:
-        """The octets of ``A . B . C``. Raises Unknown for what is none."""
-        words = text.split(" . ")
-        if len(words) != len(self.types):
-            raise Unknown(text)
-        try:
-            if len(words) == 1:
-                return self.types[0].encode(text)
-            parts = [one.encode(word) for one, word in zip(self.types, words, strict=True)]
-        except (ValueError, OSError, struct.error) as error:
-            raise Unknown(text) from error
-        return b"".join(part.ljust(_padded(len(part)), b"\0") for part in parts)
-
-
-def _padded(length: int) -> int:
-    return (length + 3) & ~3
-
-
-@lru_cache(256)
-def type_of(text: str) -> Concat:
-    """The type called ``ipv4_addr . inet_proto``. Raises Unknown."""
-    try:
-        return Concat(tuple(TYPES[word] for word in text.split(" . ")))
-    except KeyError as missing:
-        raise Unknown(f"type {missing.args[0]}") from missing
-
-
-# --- data -------------------------------------------------------------------------------------------
-
-
-def datum(kind: int, data: bytes) -> bytes:
-    """An attribute that is data."""
-    length = 4 + _padded(len(data))
-    return _DATUM.pack(4 + length, kind | NESTED, 4 + len(data), 1) + data + bytes(-len(data) % 4)
-
-
-def verdict(text: str) -> bytes:
-    """``drop``, ``goto CHAIN`` … as data. Raises Unknown."""
-    word, _, chain = text.partition(" ")
-    code = _VERDICTS.get(word)
-    if code is None or bool(chain) != (code in (_JUMP, _GOTO)):
-        raise Unknown(text)
-    return nested(2, be32(1, code), *((attr_text(2, chain),) if chain else ()))
-
-
-def bounds(text: str, of: Type) -> tuple[bytes, bytes] | None:
-    """The first and last of ``A-B`` or of a network ``A/N``; None for a single value."""
-    if "/" in text:
-        try:
-            network = ipaddress.ip_network(text)
-        except ValueError as error:
-            raise Unknown(text) from error
-        return network.network_address.packed, network.broadcast_address.packed
-    first, dash, last = text.partition("-")
-    return (of.encode(first), of.encode(last)) if dash and of.number != TYPES["ifname"].number else None
-
-
-class Anonymous(NamedTuple):
-    """A set that belongs to one rule: `number` tells it from all others."""
-
-    number: int
-    key: Concat
-    data: Concat | None
-    verdicts: bool
-    elements: tuple[tuple[str, str], ...]
-
-    @property
-    def flags(self) -> int:
-        """NFT_SET_*."""
-        ranged = any("/" in key or "-" in key for key, _ in self.elements) and len(self.key.types) == 1
-        mapped = NFT_SET_MAP if self.data or self.verdicts else 0
-        return NFT_SET_ANONYMOUS | NFT_SET_CONSTANT | mapped | (NFT_SET_INTERVAL if ranged else 0)
-
-    @property
-    def identifier(self) -> int:
-        """What it is called within its transaction."""
-        return self.number & 0xFFFFFFFF
-
-    @property
-    def name(self) -> str:
-        """A name that nothing else has in the table, of letters and digits that the kernel keeps in eight
-        octets: it goes through all names for every new one, and longer ones take it twice as long."""
-        rest, digits = self.number, ""
-        for _ in range(_NAME - 1):
-            rest, digit = divmod(rest, len(_DIGITS))
-            digits += _DIGITS[digit]
-        return string.ascii_letters[rest % len(string.ascii_letters)] + digits
 
 
 class Encoded(NamedTuple):
@@ -288,7 +118,10 @@ _NATS = {"ip": socket.AF_INET, "ip6": socket.AF_INET6}
 def rule(text: str, family: str, numbers: Iterator[int]) -> Encoded:
     """A line of ``nft list`` for a chain of a table of `family`; `numbers` gives each anonymous set its own.
     Raises Unknown."""
-    return _Rule(text, family, numbers).encoded()
+    try:
+        return _Rule(text, family, numbers).encoded()
+    except (KeyError, ValueError, OSError, struct.error) as error:
+        raise Unknown(f"{text}: {error}") from error
 
 
 class _Rule:
@@ -390,21 +223,21 @@ class _Rule:
             address = "ipv4_addr" if family == socket.AF_INET else "ipv6_addr"
             target = type_of(f"{address} . inet_service")
             self._lookup(self._anonymous(Concat((TYPES["integer"],)), target), 1)
-            port = _register(_padded(target.types[0].length) // 4)
+            second = _register(padded(target.types[0].length) // 4)
         else:
             self._next("to")
             ip, _, number = self._next().rpartition(":")
             family = socket.AF_INET6 if ip.startswith("[") else socket.AF_INET
             packed = socket.inet_pton(family, ip.strip("[]"))
-            port = 2
+            second = 2
             self._add("immediate", be32(1, 1), datum(2, packed))
-            self._add("immediate", be32(1, 2), datum(2, _port(number)))
+            self._add("immediate", be32(1, 2), datum(2, port(number)))
         self._add(
             "nat",
             be32(1, 1),
             be32(2, family),
             *(be32(k, 1) for k in (3, 4)),
-            *(be32(k, port) for k in (5, 6)),
+            *(be32(k, second) for k in (5, 6)),
         )
 
     def _fib(self) -> None:
@@ -464,7 +297,7 @@ class _Rule:
         slot = 0
         for _, selector in selectors:
             self._found.append(selector.load(slot))
-            slot += _padded(selector.type.length) // 4
+            slot += padded(selector.type.length) // 4
 
     def _depend(self, word: str) -> None:
         """Make sure that a packet has the header that is looked into, as nft does without a word."""
@@ -474,7 +307,7 @@ class _Rule:
             self._network = word
         elif word in ("tcp", "udp", "sctp") and self._transport != word:
             self._found.append(_L4PROTO.load(0))
-            self._compare(_EQ, bytes([_PROTOCOLS[word]]))
+            self._compare(_EQ, bytes([PROTOCOLS[word]]))
             self._transport = word
 
     def _match(self) -> None:
@@ -502,11 +335,11 @@ class _Rule:
 
     def _masked(self) -> None:
         self._next("&")
-        mask = _native(self._next())
+        mask = native(self._next())
         operation = {"==": _EQ, "!=": _NEQ}[self._next("==", "!=")]
         self._found.append(_MARK.load(0))
         self._bitwise(mask, bytes(4))
-        self._compare(operation, _native(self._next()))
+        self._compare(operation, native(self._next()))
 
     def _value(self, word: str, selector: _Selector, *, negated: bool) -> None:
         text = self._next()
@@ -518,7 +351,7 @@ class _Rule:
         self._found.append(selector.load(0))
         if selector.type.number == TYPES["ifname"].number:
             name = text.strip('"')
-            self._compare(operation, name[:-1].encode() if name.endswith("*") else _interface(name))
+            self._compare(operation, name[:-1].encode() if name.endswith("*") else interface(name))
         elif ends := bounds(text, selector.type):
             first, last = ends
             if negated:

@@ -14,15 +14,17 @@ from functools import lru_cache
 
 from nsk8s.kernel import nfexpressions
 from nsk8s.kernel.netlink import NLM_F_APPEND, NLM_F_CREATE, attr, attr_text, message
-from nsk8s.kernel.nfexpressions import (
+from nsk8s.kernel.nfdata import (
     NFT_SET_CONSTANT,
     NFT_SET_INTERVAL,
     NFT_SET_MAP,
+    TYPES,
     VERDICT_TYPE,
     Anonymous,
     Concat,
     Unknown,
     be32,
+    bounds,
     datum,
     nested,
     type_of,
@@ -158,8 +160,8 @@ def _byteorders(key: Concat, data: Concat | None) -> bytes:
     for kind, of in enumerate((key, data)):
         if of and len(of.types) == 1:
             host = of.types[0].number in (
-                nfexpressions.TYPES["integer"].number,
-                nfexpressions.TYPES["mark"].number,
+                TYPES["integer"].number,
+                TYPES["mark"].number,
             )
             notes += bytes([kind, 4]) + struct.pack("=I", 1 if host else 2)
     return notes
@@ -214,9 +216,9 @@ def _elements(of: Set, elements: Mapping[str, Element], *, whole: bool) -> Itera
 def _ranges(key: Concat, texts: list[str]) -> Iterator[bytes]:
     """Intervals as the kernel keeps them: where each begins, and where what follows it does."""
     of = key.types[0]
-    if of.number not in (nfexpressions.TYPES["ipv4_addr"].number, nfexpressions.TYPES["ipv6_addr"].number):
+    if of.number not in (TYPES["ipv4_addr"].number, TYPES["ipv6_addr"].number):
         raise Unknown("intervals of other things than addresses")
-    found = sorted(nfexpressions.bounds(text, of) or (of.encode(text),) * 2 for text in texts)
+    found = sorted(bounds(text, of) or (of.encode(text),) * 2 for text in texts)
     edges: list[tuple[bytes, int]] = []
     if any(found[0][0]):
         edges.append((bytes(of.length), _INTERVAL_END))

@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from nsk8s.errors import KernelError
 from nsk8s.kernel import nfmessages
 from nsk8s.kernel.netlink import NETLINK_NETFILTER, Netlink, attributes
-from nsk8s.kernel.nfexpressions import Unknown
+from nsk8s.kernel.nfdata import Unknown
 from nsk8s.kernel.programs import Enter, Result, run
 from nsk8s.linux import nfttext
 from nsk8s.linux.nftables import Command, Key, Tables

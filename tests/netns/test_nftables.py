@@ -14,7 +14,7 @@ import pytest
 
 from nsk8s.errors import KernelError
 from nsk8s.kernel import namespaces, nfmessages, nftables
-from nsk8s.kernel.nfexpressions import Unknown
+from nsk8s.kernel.nfdata import Unknown
 from nsk8s.linux import nfttext
 from nsk8s.linux.nftables import (
     EMPTY,
@@ -233,8 +233,15 @@ def test_we_say_to_the_kernel_what_nft_says(inside: Inside[tuple[str, str]], fam
     assert by_us == by_nft
 
 
-def test_what_only_nft_understands_it_does(inside: Inside[None]) -> None:
-    rule = "icmp type { echo-reply, echo-request } accept"
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "icmp type { echo-reply, echo-request } accept",
+        "ct state != established accept",
+        "meta mark 0x00000001 limit rate 5/second burst 9 packets accept",
+    ],
+)
+def test_what_only_nft_understands_it_does(inside: Inside[None], rule: str) -> None:
     wanted = of_rules("ip", (rule,))
     with pytest.raises(Unknown):
         nfmessages.transaction(transaction(EMPTY, wanted))
