@@ -18,6 +18,7 @@ from nsk8s.observe.packets import Frame
 from tests import policies
 from tests.conftest import MakeLab
 from tests.netns.policylab import PATIENCE, SILENCE, Cell, Obj, PolicyLab, standing
+from tests.netns.processes_of import Processes, kill
 from tests.policies import labels, policy
 
 pytestmark = pytest.mark.netns
@@ -361,3 +362,19 @@ def test_verdict_and_matrix_tell_what_packets_do(lab: PolicyLab) -> None:
         assert len(table["pods"]) >= 9
         last = lab.lab.nsk8s("policy", "matrix", "-n", "x").stdout.splitlines()[-1]
         assert last == "5 allowed, 4 denied"  # each reaches itself; b reaches a and c
+
+
+def test_rules_outlive_the_control_plane_and_come_back_when_somebody_deletes_them(lab: PolicyLab) -> None:
+    a = lab.addresses()["x/a"]
+    with lab.applied([DENY]):
+        before = lab.lab.inside("n1", "nft", "-s", "list", "table", "inet", "nsk8s-policy")
+        kill(Processes(lab.lab.name).daemon())
+        reaches(lab, "y/b", a, 80, wanted=False)
+        lab.lab.up()
+        assert lab.lab.inside("n1", "nft", "-s", "list", "table", "inet", "nsk8s-policy") == before
+        lab.lab.inside("n1", "nft", "delete", "table", "inet", "nsk8s-policy")
+        reaches(lab, "y/b", a, 80, wanted=True)
+        lab.lab.up()  # looks, and repairs
+        reaches(lab, "y/b", a, 80, wanted=False)
+    lab.settle()
+    reaches(lab, "y/b", a, 80, wanted=True)
