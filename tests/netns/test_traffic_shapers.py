@@ -26,6 +26,7 @@ pytestmark = pytest.mark.netns
 
 ZONE = "topology.kubernetes.io/zone"
 NUMBER = 8080
+DNS = "10.96.0.10"
 DEADLINE = 40.0
 READY = {"httpGet": {"path": "/", "port": NUMBER}, "periodSeconds": 1}
 BRIEF = [
@@ -118,6 +119,20 @@ class Shapers(Scenario):
         while not only():
             assert time.monotonic() < end, f"{why}: {seen}, not {wanted}{self.lab.log()}"
 
+    def resolves(self, client: str, name: str, address: str) -> None:
+        """Wait until a name of namespace default leads to that address alone."""
+        words = ["dig", "+short", "+time=2", "+tries=1", f"@{DNS}", f"{name}.default.svc.cluster.local"]
+        said = ""
+
+        def found() -> bool:
+            nonlocal said
+            said = self.run(f"default.{client}", *words, check=False).stdout.strip()
+            return said == address
+
+        end = time.monotonic() + DEADLINE
+        while not found():
+            assert time.monotonic() < end, f"{name}: {said!r}, not {address}{self.lab.log()}"
+
     def evicted(self, name: str) -> bool:
         """Whether a budget lets a pod be evicted."""
         eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}}
@@ -190,14 +205,16 @@ def test_row_42_with_publish_not_ready_addresses_an_unready_pod_gets_traffic(lab
         pod("early", "w2", readinessProbe=never),
         service("early", {"app": "early"}, port(80, NUMBER), publishNotReadyAddresses=True),
         service("late", {"app": "early"}, port(80, NUMBER)),
+        service("named", {"app": "early"}, port(80, NUMBER), publishNotReadyAddresses=True, clusterIP="None"),
     )
     lab.until(lambda: "podIP" in lab.get("pod", "early").get("status", {}), "it has an address")
     lab.until_served_by("c1", lab.cluster_ip("early"), {"early"}, "it is published")
+    lab.resolves("c1", "named", lab.ip("early"))
     assert not is_ready(lab.get("pod", "early"))
     assert lab.http_fails("default.c1", lab.cluster_ip("late"), 80) == "refused"
     endpoints = lab.get("endpoints", "early")["subsets"][0]
     assert "notReadyAddresses" not in endpoints
-    lab.remove("service/early", "service/late", "pod/early")
+    lab.remove("service/early", "service/late", "service/named", "pod/early")
 
 
 def test_row_48_traffic_stays_in_its_zone_or_on_its_node_while_it_can(lab: Shapers) -> None:
@@ -358,6 +375,7 @@ def test_row_99_a_stateful_set_s_pods_come_in_order_and_keep_their_names(lab: Sh
     for first, second in (("peer-0", "peer-1"), ("peer-1", "peer-2")):
         assert stamps[first][2] <= stamps[second][1], "made when the one before was ready"
     before = lab.get("pod", "peer-1")
+    lab.resolves("c3", "peer-1.peer", before["status"]["podIP"])
     lab.client.request("DELETE", "/api/v1/namespaces/default/pods/peer-1", {"gracePeriodSeconds": 1})
 
     def back() -> bool:
@@ -368,6 +386,7 @@ def test_row_99_a_stateful_set_s_pods_come_in_order_and_keep_their_names(lab: Sh
     lab.until(back, "peer-1 is back", DEADLINE)
     after = lab.get("pod", "peer-1")
     assert after["spec"]["hostname"] == "peer-1"
+    lab.resolves("c3", "peer-1.peer", after["status"]["podIP"])
     answer = json.loads(lab.http("default.c3", after["status"]["podIP"], NUMBER))
     assert answer["pod"] == "peer-1"
     slices = lab.read(
