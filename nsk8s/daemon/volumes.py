@@ -62,6 +62,8 @@ class Volumes:
                 view = self._store.view(change.key)
                 if change.type == "MODIFIED" and isinstance(view, Pod):
                     self._update(view)
+            elif resource == "persistentvolumeclaims" and change.type == "DELETED":
+                shutil.rmtree(self._directory / "claims" / meta["uid"], ignore_errors=True)
             elif resource in ("configmaps", "secrets") and change.type != "DELETED":
                 for uid in self._users.get(change.key, ()):
                     with suppress(Missing):  # a key that is gone stays as it was

@@ -430,8 +430,7 @@ async def execute(
         async with asyncio.timeout(timeout):
             output, _ = await child.communicate()
     except (TimeoutError, asyncio.CancelledError):
-        _end(child.pid)
-        await child.wait()
+        await _end(child)
         raise
     code = child.returncode or 0
     return (code if code >= 0 else 128 - code), output[:10240]
@@ -467,11 +466,19 @@ async def _begun(pid: int) -> None:
         await asyncio.sleep(0.002)
 
 
-def _end(pid: int) -> None:
-    """Kill a process and its descendants."""
-    for one in (*descendants(pid), pid):
-        with suppress(ProcessLookupError):
-            os.kill(one, signal.SIGKILL)
+async def _end(child: asyncio.subprocess.Process) -> None:
+    """Kill what nsenter has started, which then ends as well. It may only be about to start it: killed before
+    that, it would leave behind a process that nobody knows of, and that keeps the container from ending."""
+    deadline = asyncio.get_running_loop().time() + SETTING_OUT
+    while child.returncode is None:
+        family = descendants(child.pid)
+        if asyncio.get_running_loop().time() > deadline:
+            family.append(child.pid)
+        for one in family:
+            with suppress(ProcessLookupError):
+                os.kill(one, signal.SIGKILL)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(child.wait(), 0.05)
 
 
 def _children(pid: int) -> list[int]:

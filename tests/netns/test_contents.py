@@ -185,6 +185,11 @@ def test_a_claim_outlives_its_pods(pods: Pods) -> None:
     pods.apply(user)
     pods.until_ready("user")
     assert pods.run("user", "cat", "/data/file") == "kept\n"
+    claims = ClusterPaths(pods.lab.name).volumes / "claims"
+    assert len(list(claims.iterdir())) == 1
+    pods.lab.nsk8s("delete", "pod", "user", "--grace-period=0", "--force")
+    pods.lab.nsk8s("delete", "pvc", "data")
+    pods.soon(lambda: not list(claims.iterdir()), "the claim's data is gone")
 
 
 def test_what_a_pod_had_goes_with_it(pods: Pods) -> None:
