@@ -26,6 +26,10 @@ pytestmark = pytest.mark.netns
 
 MODES = ("iptables", "nftables")
 LB, LB_LOCAL, LB_FOR_SOME, LB_PROXY = (f"203.0.113.{n}" for n in (20, 21, 22, 23))
+LB_ON_LINK = "172.18.0.240"
+"""On the underlay, where clients ask for it by ARP."""
+SAVED = {"iptables": "iptables-save -t nat", "nftables": "nft list table ip kube-proxy"}
+"""What prints a mode's rules."""
 SPREAD = {"group": "web"}
 CLUSTER: Obj = {
     "apiVersion": "nsk8s.dev/v1",
@@ -233,6 +237,31 @@ def test_a_load_balancers_address_is_captured_on_every_node(lab: Scenario) -> No
         assert found == {
             name: {vtep(lab, node) if far[name] == node else bridge(lab, node)} for name in ("a1", "b1")
         }
+
+
+def test_row_32_a_load_balancers_address_is_captured_where_arp_leads(lab: Scenario, mode: str) -> None:
+    """On the clients' own link, the node that answers ARP for the address (here because it is on its
+    loopback) gets the packets, and its rules lead them on."""
+    lab.balance("lb", {"ip": LB}, {"ip": LB_ON_LINK})
+    lab.until(lambda: LB_ON_LINK in lab.out("w2", "sh", "-c", SAVED[mode]), "w2 captures the address", 30)
+    lab.run("w2", "ip", "address", "add", f"{LB_ON_LINK}/32", "dev", "lo")
+    try:
+        before = counted(lab, "w2", "lb")
+        with lab.capture("external", "eth0") as packets:
+            found = answers(lab, "external", LB_ON_LINK, 80)
+            reply = packets.wait_for(lambda p: p.src == LB_ON_LINK and p.kind == "tcp")
+        assert found == {"a1": {vtep(lab, "w2")}, "b1": {bridge(lab, "w2")}}
+        assert reply.smac == lab.mac("w2", "eth0")
+        assert mode == "nftables" or counted(lab, "w2", "lb") > before
+    finally:
+        lab.run("w2", "ip", "address", "del", f"{LB_ON_LINK}/32", "dev", "lo")
+
+
+def counted(lab: Scenario, node: str, name: str) -> int:
+    """How many connections from outside the rules of a service have led on."""
+    lines = lab.out(node, "iptables-save", "-c", "-t", "nat").splitlines()
+    own = [line for line in lines if f"masquerade traffic for default/{name} external" in line]
+    return sum(int(line[1:].partition(":")[0]) for line in own)
 
 
 def test_row_30_a_pod_reaches_all_endpoints_of_a_local_load_balancer_as_itself(lab: Scenario) -> None:
