@@ -7,9 +7,13 @@ import subprocess
 import sys
 
 SCRIPT = """
+from tests.unit.cluster.test_daemonsets import daemon_set
+from tests.unit.cluster.test_jobs import job
+from tests.unit.cluster.test_statefulsets import stateful_set
 from tests.unit.cluster.worlds import World, deployment, pod, service
 world = World()
-for obj in (deployment("web", 3), pod("a", {"app": "web"}), service("web")):
+sets = daemon_set("agent"), stateful_set("db", 2), job("once", completions=3, parallelism=2)
+for obj in (deployment("web", 3), pod("a", {"app": "web"}), service("web"), *sets):
     world.create(obj)
 world.finish()
 world.registry.delete("deployments.apps", "default", "web", propagation="Foreground")
