@@ -11,7 +11,7 @@ import os
 import random
 import secrets
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from ipaddress import ip_address
 
@@ -25,7 +25,8 @@ DEADLINE = 5.0
 CONCURRENT = 1000
 """Most queries on their way at a time; more are refused (max_concurrent)."""
 
-Opener = Callable[[socket.AddressFamily, socket.SocketKind], socket.socket]
+Opener = Callable[[socket.AddressFamily, socket.SocketKind], Awaitable[socket.socket]]
+"""Makes a socket inside the DNS pod's network."""
 
 
 def opened_in(namespace: str, family: socket.AddressFamily, kind: socket.SocketKind) -> socket.socket:
@@ -52,15 +53,13 @@ class Full(Exception):
 
 
 class Forwarder:
-    """Asks `upstreams`; `opener` makes sockets (in a thread that may travel)."""
+    """Asks `upstreams`, addresses; there may be none."""
 
     def __init__(self) -> None:
         self.upstreams: Sequence[str] = ()
         self._asked = 0
 
-    async def ask(
-        self, query: bytes, opener: Callable[..., asyncio.Future[socket.socket]], *, tcp: bool
-    ) -> bytes:
+    async def ask(self, query: bytes, opener: Opener, *, tcp: bool) -> bytes:
         """The answer to `query`, with its id. Raises TimeoutError or OSError if nobody answers, `Full`."""
         if self._asked >= CONCURRENT:
             raise Full
@@ -71,9 +70,7 @@ class Forwarder:
         finally:
             self._asked -= 1
 
-    async def _ask_all(
-        self, query: bytes, opener: Callable[..., asyncio.Future[socket.socket]], tcp: bool
-    ) -> bytes:
+    async def _ask_all(self, query: bytes, opener: Opener, tcp: bool) -> bytes:
         failure: Exception = TimeoutError()
         for upstream in random.sample(list(self.upstreams), len(self.upstreams)):
             family = socket.AF_INET6 if ip_address(upstream).version == 6 else socket.AF_INET
