@@ -427,9 +427,13 @@ def test_patch_of_a_subresource(web: Kubectl) -> None:
     said = web("get", "deployment", "web", "--subresource=scale")
     assert re.match(r"NAME +DESIRED +AVAILABLE", said)
     web("patch", "deployment", "web", "--subresource=scale", "--type=merge", "-p", '{"spec":{"replicas":2}}')
-    web("patch", "service", "web", "--subresource=status", "--type=merge",
-        "-p", '{"status":{"loadBalancer":{"ingress":[{"ip":"203.0.113.7"}]}}}')  # fmt: skip
-    assert web("get", "svc", "web", "-o", "jsonpath={.status.loadBalancer.ingress[0].ip}") == "203.0.113.7"
+    web("create", "service", "loadbalancer", "outside", "--tcp=80")
+    given = '{"status":{"loadBalancer":{"ingress":[{"ip":"203.0.113.7"}]}}}'
+    web("patch", "service", "outside", "--subresource=status", "--type=merge", "-p", given)
+    assert "203.0.113.7" in web("get", "svc", "outside", "--no-headers")
+    refused = web.run("patch", "service", "web", "--subresource=status", "--type=merge", "-p", given, rc=1)
+    assert "may only be used when `spec.type` is 'LoadBalancer'" in refused.stderr
+    web("delete", "service", "outside")
 
 
 def test_edit(web: Kubectl) -> None:
