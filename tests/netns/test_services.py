@@ -1,4 +1,4 @@
-"""Services by their packets: checklist rows 11, 17 to 28 and 35 to 37 (FIDELITY's headline truths).
+"""Services by their packets: rows 11, 17 to 28 and 35 to 37 of the README's table.
 
 The servers answer with the client address they saw, so each test says who the server thinks it talked
 to, and the capture on the server's side proves it.
