@@ -6,7 +6,11 @@ of the whole suite in which every test passed compares the README with what it s
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -14,6 +18,11 @@ import pytest
 README = Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- rows: written by `scripts/test --update` -->\n", "<!-- /rows -->\n"
 NAME = re.compile(r"test_row_(\d+)((?:_and_\d+)*)_")
+
+Files = dict[int, set[str]]
+"""The files whose tests verify a row."""
+SHARED = "NSK8S_TEST_ROWS"
+"""Environment variable: the directory in which the parts of a run leave what they have seen."""
 
 ROWS = {
     1: "pod to pod on one node: on the bridge only, TTL 64, the pod's own address",
@@ -111,11 +120,12 @@ ROWS = {
 
 
 class Recorder:
-    """Listens to a run, and at its end compares the README with it, or writes it (`update`)."""
+    """Listens to a run, and at its end compares the README with it, or writes it (`update`). A run of a
+    part of the suite leaves what it has seen in the directory `SHARED`, for `main` to put together."""
 
     def __init__(self, *, update: bool) -> None:
         self._update = update
-        self._files: dict[int, set[str]] = {}
+        self._files: Files = {}
         self._whole = True
 
     def pytest_deselected(self) -> None:
@@ -123,35 +133,60 @@ class Recorder:
         self._whole = False
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Take note of what passed."""
-        if report.failed or report.skipped:
+        """Take note of what passed; without a row's test nothing can be said."""
+        if report.failed or (report.skipped and NAME.search(report.nodeid)):
             self._whole = False
         elif report.when == "call" and (found := NAME.search(report.nodeid)):
             for number in (found[1], *found[2].split("_and_")[1:]):
                 self._files.setdefault(int(number), set()).add(report.nodeid.partition("::")[0])
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """The whole suite has passed: the README must say just that."""
-        config = session.config
-        if not self._whole or config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
-            return
-        before, begin, rest = README.read_text().partition(BEGIN)
-        written, end, after = rest.partition(END)
-        assert end, f"{README} has no lines {BEGIN!r} and {END!r}"
-        seen = self.table()
-        if self._update:
-            README.write_text(before + begin + seen + end + after)
-        elif written != seen:
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
-            config.get_terminal_writer().line(
-                "\nREADME.md's table of rows is not what the tests saw: scripts/test --update\n" + seen,
-                red=True,
-            )
+        """If everything has passed, the README must say just that."""
+        shared = os.environ.get(SHARED)
+        if shared:
+            seen = {"whole": self._whole, "files": {n: sorted(files) for n, files in self._files.items()}}
+            with tempfile.NamedTemporaryFile("w", dir=shared, suffix=".json", delete=False) as file:
+                json.dump(seen, file)
+        elif self._whole and session.config.args_source is pytest.Config.ArgsSource.TESTPATHS:
+            said = judge(self._files, update=self._update)
+            if said:
+                session.exitstatus = pytest.ExitCode.TESTS_FAILED
+                session.config.get_terminal_writer().line(said, red=True)
 
-    def table(self) -> str:
-        """The rows that passed, as Markdown."""
-        lines = ["| row | a real cluster's | verified by |", "|---|---|---|"]
-        for number in sorted(self._files):
-            names = ", ".join(f"`{file.removeprefix('tests/')}`" for file in sorted(self._files[number]))
-            lines.append(f"| {number} | {ROWS[number]} | {names} |")
-        return "\n".join(lines) + "\n"
+
+def judge(files: Files, *, update: bool) -> str:
+    """Compare the README's table with `files`, or write it; what is wrong with it, or nothing."""
+    before, begin, rest = README.read_text().partition(BEGIN)
+    written, end, after = rest.partition(END)
+    assert end, f"{README} has no lines {BEGIN!r} and {END!r}"
+    seen = table(files)
+    if update:
+        README.write_text(before + begin + seen + end + after)
+    elif written != seen:
+        return f"\nREADME.md's table of rows is not what the tests saw: scripts/test --update\n{seen}"
+    return ""
+
+
+def table(files: Files) -> str:
+    """The rows that passed, as Markdown."""
+    lines = ["| row | a real cluster's | verified by |", "|---|---|---|"]
+    for number in sorted(files):
+        names = ", ".join(f"`{file.removeprefix('tests/')}`" for file in sorted(files[number]))
+        lines.append(f"| {number} | {ROWS[number]} | {names} |")
+    return "\n".join(lines) + "\n"
+
+
+def main(directory: Path, *, update: bool) -> str:
+    """Put together what the parts of the suite have left in `directory`, and judge; what is wrong."""
+    files: Files = {}
+    for part in sorted(directory.glob("*.json")):
+        seen = json.loads(part.read_text())
+        if not seen["whole"]:
+            return ""  # something failed or was left out: that is said already
+        for number, names in seen["files"].items():
+            files.setdefault(int(number), set()).update(names)
+    return judge(files, update=update)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), update="--update" in sys.argv[2:]))

@@ -27,7 +27,9 @@ def pytest_configure(config):
 """
 
 
-def run(directory: Path, *words: str, update: bool = False) -> subprocess.CompletedProcess[str]:
+def run(
+    directory: Path, *words: str, update: bool = False, shared: str = ""
+) -> subprocess.CompletedProcess[str]:
     """A small suite of its own, and the README beside it."""
     (directory / "conftest.py").write_text(
         CONFTEST.format(readme=str(directory / "README.md"), update=update)
@@ -38,7 +40,7 @@ def run(directory: Path, *words: str, update: bool = False) -> subprocess.Comple
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *words],
         cwd=directory,
-        env={"PYTHONPATH": str(Path(rows.__file__).parent.parent)},
+        env={"PYTHONPATH": str(Path(rows.__file__).parent.parent), rows.SHARED: shared},
         capture_output=True,
         text=True,
     )
@@ -70,3 +72,18 @@ def test_a_part_of_the_suite_does_not_judge_the_table(readme: Path) -> None:
     assert run(readme.parent, "-k", "another").returncode == 0
     assert run(readme.parent, "suite/test_it.py", update=True).returncode == 0
     assert "| 2 |" not in readme.read_text()
+
+
+def test_the_parts_of_a_run_are_judged_together(readme: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "README", readme)
+    shared = readme.parent / "shared"
+    shared.mkdir()
+    for _ in range(2):
+        assert run(readme.parent, "suite/test_it.py", shared=str(shared)).returncode == 0
+    assert "| 14 |" in rows.main(shared, update=False), "the README says nothing yet"
+    assert rows.main(shared, update=True) == ""
+    assert "| 14 |" in readme.read_text()
+    assert rows.main(shared, update=False) == ""
+    assert run(readme.parent, "-k", "another", shared=str(shared)).returncode == 0
+    readme.write_text(f"above\n{rows.BEGIN}{rows.END}below\n")
+    assert rows.main(shared, update=False) == "", "a part of a part says nothing"

@@ -57,3 +57,18 @@ def test_the_benchs_cluster_has_the_promised_shape(tmp_path: Path) -> None:
     assert text.count("kind: Deployment") == 100
     assert text.count("replicas: 10\n") == 100
     assert text.count("kind: Service") == 100
+
+
+def test_the_two_halves_of_the_suite_are_the_whole() -> None:
+    lines = (ROOT / "scripts/test").read_text().splitlines()
+    halves = [line for line in lines if line.startswith(("first=", "second="))]
+    show = 'printf "%s\\n" "${first[@]}"; echo; printf "%s\\n" "${second[@]}"'
+    script = "\n".join([*halves, show])
+    told = subprocess.run(
+        ["bash", "-euc", script], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    named = [[ROOT / word for word in half.split()] for half in told.split("\n\n")]
+    assert len(named) == 2
+    for file in (ROOT / "tests").rglob("test_*.py"):
+        where = [half for half in named if file in half or any(path in file.parents for path in half)]
+        assert len(where) == 1, f"{file} runs {len(where)} times"
