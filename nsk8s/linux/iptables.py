@@ -153,12 +153,26 @@ def script(actual: Ruleset, desired: Ruleset) -> str:
     An own chain is flushed and written anew, or flushed and deleted after the last jump to it is gone. Of a
     built-in chain our rules are deleted and put back, the `top` ones by number, the others at the end.
     Chains that are the same object cost a look-up.
+
+    filter comes before nat, as kube-proxy has it, so that what loses its translation is refused already.
+    Where filter only loses rules nat comes first: a connection that begins between the two, when it is not
+    refused any more and not yet translated, would go astray for as long as its packets are repeated.
     """
     if actual is desired:
         return ""
+    order = sorted(TABLES, key="filter".__eq__) if _loses(actual, desired) else TABLES
     return "".join(
         _transaction(table, actual.tables.get(table, _NO_CHAINS), desired.tables.get(table, _NO_CHAINS))
-        for table in TABLES
+        for table in order
+    )
+
+
+def _loses(actual: Ruleset, desired: Ruleset) -> bool:
+    """Whether the filter table has no rule afterwards that it does not have before."""
+    have, want = (ruleset.tables.get("filter", _NO_CHAINS) for ruleset in (actual, desired))
+    return all(
+        (old := have.get(name)) is chain or set(chain.rules) <= set((old or _NO_RULES).rules)
+        for name, chain in want.items()
     )
 
 

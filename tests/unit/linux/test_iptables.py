@@ -78,6 +78,19 @@ def test_parse_of_nothing_of_ours_is_empty() -> None:
     assert parse("", OWN) == EMPTY
 
 
+def test_a_connection_is_refused_or_translated_at_every_moment() -> None:
+    refused = Chain("KUBE-SERVICES", ("-d 10.96.0.9/32 -p tcp -j REJECT",))
+    translated = Chain("KUBE-SERVICES", ("-d 10.96.0.9/32 -p tcp -j KUBE-SVC-A",))
+    nothing = Chain("KUBE-SERVICES")
+    without = Ruleset({"nat": {nothing.name: nothing}, "filter": {refused.name: refused}})
+    served = Ruleset({"nat": {translated.name: translated}, "filter": {nothing.name: nothing}})
+    gains, loses = script(without, served), script(served, without)
+    assert [line for line in gains.splitlines() if line.startswith("*")] == ["*nat", "*filter"]
+    assert [line for line in loses.splitlines() if line.startswith("*")] == ["*filter", "*nat"]
+    assert apply(without, gains) == served
+    assert apply(served, loses) == without
+
+
 @pytest.mark.parametrize("text", ["-N KUBE-X\n", "*nat\n:KUBE-A - [0:0]\n", "*nat\nhello\nCOMMIT\n"])
 def test_parse_says_what_it_cannot_read(text: str) -> None:
     with pytest.raises(ValueError, match="iptables-save"):
