@@ -381,7 +381,11 @@ class Daemon:
         """Apply the Cluster document and the objects, all or nothing."""
         name = self.paths.cluster
         # Nothing may come between what follows: no other request, no turn of the old loop, no Ctrl-C.
-        found = await self.look() if self._differs(cluster) else None
+        found = None
+        if self._differs(cluster):
+            if topology.dns.replicas:
+                self.runtime.warm_dns()  # beside all that follows
+            found = await self.look()
         old = self.store.get(CLUSTERS, "", name)
         previous = self._previous()
         meta = {**cluster["metadata"], "name": name}
