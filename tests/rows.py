@@ -189,4 +189,5 @@ def main(directory: Path, *, update: bool) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), update="--update" in sys.argv[2:]))
+    wrong = main(Path(sys.argv[1]), update="--update" in sys.argv[2:])
+    sys.exit(wrong or 0)  # an empty text would be exit code 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -87,3 +88,18 @@ def test_the_parts_of_a_run_are_judged_together(readme: Path, monkeypatch: pytes
     assert run(readme.parent, "-k", "another", shared=str(shared)).returncode == 0
     readme.write_text(f"above\n{rows.BEGIN}{rows.END}below\n")
     assert rows.main(shared, update=False) == "", "a part of a part says nothing"
+
+
+def test_the_command_that_judges_fails_only_where_the_table_is_wrong(tmp_path: Path) -> None:
+    """A run of which a part failed has said so already; a table that says nothing of row 2 is wrong."""
+    command = [sys.executable, "-m", "tests.rows", str(tmp_path)]
+
+    def judged(*, whole: bool) -> subprocess.CompletedProcess[str]:
+        seen = {"whole": whole, "files": {"2": ["tests/none.py"]}}
+        (tmp_path / "part.json").write_text(json.dumps(seen))
+        return subprocess.run(command, capture_output=True, text=True)
+
+    assert judged(whole=False).returncode == 0
+    wrong = judged(whole=True)
+    assert wrong.returncode == 1
+    assert "not what the tests saw" in wrong.stderr
