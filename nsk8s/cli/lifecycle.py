@@ -6,6 +6,8 @@ import os
 import shlex
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ from nsk8s.paths import ClusterPaths
 
 if TYPE_CHECKING:
     from nsk8s.api.manifest import Manifest
+    from nsk8s.daemon.launch import Loading
 
 PROGRESS = click.Choice(["auto", "tty", "plain", "json", "quiet"])
 
@@ -43,31 +46,24 @@ def up(files: tuple[str, ...], dry_run: bool, wait_timeout: float, progress: str
       sudo nsk8s up topology.yaml
       sudo nsk8s up topology.yaml app/*.yaml --dry-run
     """
-    from nsk8s.api import manifest
-    from nsk8s.cli.files import expand
-
     begun = time.monotonic()
-    wanted = manifest.read(expand(files))
-    if wanted.topology is None or wanted.cluster is None:
-        raise UserError(
-            f"{', '.join(files)}: no document of kind Cluster (apiVersion: nsk8s.dev/v1)",
-            hint="add one (nsk8s init minimal shows how), or use `nsk8s apply` on a running cluster",
-        )
-    _host_routes(wanted)
-    body = {"cluster": wanted.cluster, "objects": [d.obj for d in wanted.objects], "dryRun": dry_run}
-    paths = ClusterPaths(wanted.topology.name)
-    if dry_run:
-        _rehearse(paths, wanted, body)
-        return
-    need_root()
-    from nsk8s.client import Client
-    from nsk8s.daemon import launch
-    from nsk8s.kernel import holder
+    with _loading(dry_run=dry_run) as loading:
+        wanted = _wanted(files)
+        assert wanted.topology is not None
+        paths = ClusterPaths(wanted.topology.name)
+        body: dict[str, Any] = {"cluster": wanted.cluster, "objects": [d.obj for d in wanted.objects]}
+        body |= {"dryRun": dry_run, "wait": wait_timeout}
+        if dry_run:
+            _rehearse(paths, wanted, body)
+            return
+        need_root()
+        from nsk8s.client import Client
+        from nsk8s.daemon import launch
+        from nsk8s.kernel import holder
 
-    new = launch.ensure(paths, create=True)
+        new = launch.ensure(paths, create=True, loading=loading)
     show = Progress(progress)
     done: dict[str, Any] = {}
-    body["wait"] = wait_timeout
     try:
         for line in Client(paths).stream("POST", "/nsk8s/v1/up", body):
             if "applied" in line:
@@ -96,6 +92,35 @@ def up(files: tuple[str, ...], dry_run: bool, wait_timeout: float, progress: str
             f"{len(done['waiting'])} not ready after {time.monotonic() - begun:.1f} s:\n{shown}",
             hint="nsk8s describe pod NAME tells why; the cluster stays up",
         )
+
+
+@contextmanager
+def _loading(*, dry_run: bool) -> Iterator[Loading | None]:
+    """The control plane's code, being loaded while the files are read: if it is sure to be needed."""
+    if os.geteuid() == 0 and not dry_run:
+        from nsk8s.daemon import launch
+        from nsk8s.kernel import holder
+
+        if not holder.clusters():
+            with launch.Loading() as loading:
+                yield loading
+            return
+    yield None
+
+
+def _wanted(files: tuple[str, ...]) -> Manifest:
+    """What the files say, a Cluster document among it. Raises `ManifestError` and `UserError`."""
+    from nsk8s.api import manifest
+    from nsk8s.cli.files import expand
+
+    wanted = manifest.read(expand(files))
+    if wanted.topology is None or wanted.cluster is None:
+        raise UserError(
+            f"{', '.join(files)}: no document of kind Cluster (apiVersion: nsk8s.dev/v1)",
+            hint="add one (nsk8s init minimal shows how), or use `nsk8s apply` on a running cluster",
+        )
+    _host_routes(wanted)
+    return wanted
 
 
 def _summary(cluster: str, done: dict[str, Any], new: bool, seconds: float, show: Progress) -> None:

@@ -1,4 +1,6 @@
-"""``python -m nsk8s.daemon CLUSTER FD``: the control plane; started by `launch`, inside the holder."""
+"""``python -m nsk8s.daemon FD``: the control plane; started by `launch`, which tells it by the socket FD
+whose it is to be: the cluster's name, and with it two files, the log and the pipe that hears that it listens.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +12,73 @@ import json
 import logging
 import os
 import signal
+import socket
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 
 from nsk8s.daemon.launch import DEADLINE, READY, listening, tell
-from nsk8s.errors import NsK8sError
+from nsk8s.errors import HostError, NsK8sError
+from nsk8s.kernel import holder as holders
 from nsk8s.paths import ClusterPaths
 
 
-def main(cluster: str, told: int) -> None:
-    """Serve until killed; the pipe `told` hears that we listen, or why we cannot (JSON: message and hint)."""
+def main(starter: int) -> None:
+    """Load all there is to load, wait for the word, and be what it says; or end, if nobody says anything."""
     gc.disable()  # until all is loaded: objects that stay would be looked through again and again
+    with suppress(Exception):  # what is wrong is said below, when there is a log to say it to
+        load()
+    with socket.socket(fileno=starter) as control:
+        name, files, _, _ = socket.recv_fds(control, 256, 2)
+    if not name:
+        return
+    log, told = files
+    for stream in (1, 2):
+        os.dup2(log, stream)
+    os.close(log)
+    os.set_inheritable(told, False)
+    cluster = name.decode()
+    try:
+        be_born(ClusterPaths(cluster))
+        run(cluster, told)
+    except NsK8sError as error:
+        logging.critical("%s", error)
+        tell(told, json.dumps([error.message, error.hint]).encode())
+
+
+def load() -> None:
+    """Import the control plane. Its HTTP library makes a client's TLS context, which reads the host's 140
+    certificate authorities; the control plane trusts none of them."""
+    before = os.environ.get("SSL_CERT_FILE")
+    os.environ["SSL_CERT_FILE"] = os.devnull
+    try:
+        import nsk8s.daemon.server  # noqa: F401
+    finally:
+        del os.environ["SSL_CERT_FILE"]
+        if before is not None:
+            os.environ["SSL_CERT_FILE"] = before
+
+
+def be_born(paths: ClusterPaths) -> None:
+    """Go on inside the cluster, as a child of its holder: whose parent is outside the PID namespace would be
+    left to the host's init, and be a zombie for as long as that takes to reap it. Raises `HostError`."""
+    holder = holders.recorded(paths)
+    if holder is None:
+        raise HostError(f"cluster {paths.cluster!r} has no holder", hint="it was taken down meanwhile")
+    holder.join()
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+        os._exit(0)
+    if os.fork():
+        os._exit(0)
+    with suppress(OSError):
+        Path("/proc/self/comm").write_text(f"nsk8s:{paths.cluster}"[:15])
+
+
+def run(cluster: str, told: int) -> None:
+    """Serve until killed; the pipe `told` hears that we listen, or why we cannot (JSON: message and hint)."""
     from nsk8s.daemon.server import serve
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
@@ -31,11 +89,7 @@ def main(cluster: str, told: int) -> None:
     if not alone(paths):
         tell(told, READY)
         return
-    try:
-        asyncio.run(serve(paths, told))
-    except NsK8sError as error:
-        logging.critical("%s", error)
-        tell(told, json.dumps([error.message, error.hint]).encode())
+    asyncio.run(serve(paths, told))
 
 
 def alone(paths: ClusterPaths) -> bool:
@@ -57,4 +111,4 @@ def alone(paths: ClusterPaths) -> bool:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(int(sys.argv[1]))

@@ -1,7 +1,8 @@
 """Starting a cluster's control plane, and finding it: the only door from the command line to it.
 
 Any command may find the daemon dead (it is crash-only); the one that does starts it again. A lock file lets
-exactly one of several commands do so.
+exactly one of several commands do so. As loading the code takes longest, it may begin before the cluster's
+name is known: `Loading`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 from nsk8s.errors import ClusterGone, HostError, Problem, Timeout
@@ -53,9 +55,51 @@ def listening(paths: ClusterPaths) -> bool:
         return True
 
 
-def ensure(paths: ClusterPaths, *, create: bool = False) -> bool:
-    """Make sure that the control plane listens, starting it if it does not; with `create`, make the
-    holder as well. Returns True if the cluster was made new.
+class Loading:
+    """A process that loads the control plane's code, and waits to be told whose control plane to be.
+
+    Close it (it is a context manager): one that nobody has told ends.
+    """
+
+    def __init__(self) -> None:
+        self._starter, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "nsk8s.daemon", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                cwd="/",
+                start_new_session=True,
+            )
+
+    def tell(self, paths: ClusterPaths, log: int, told: int) -> None:
+        """Let it be the control plane of a cluster, write to the file `log`, and say to the pipe `told` when
+        it listens."""
+        with suppress(BrokenPipeError):  # it is gone already, and the pipe's end says so
+            socket.send_fds(self._starter, [paths.cluster.encode()], [log, told])
+        self._starter.close()
+        self._process.wait()
+
+    def close(self) -> None:
+        """End it, if it has not been told and become something else."""
+        self._starter.close()
+        self._process.kill()
+        self._process.wait()
+
+    def __enter__(self) -> Loading:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, e: BaseException | None, t: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def ensure(paths: ClusterPaths, *, create: bool = False, loading: Loading | None = None) -> bool:
+    """Make sure that the control plane listens, starting it if it does not (as what `loading` has loaded);
+    with `create`, make the holder as well. Returns True if the cluster was made new.
 
     Raises `ClusterGone` when there is no cluster and `create` is False, `Timeout` when the daemon does
     not come up.
@@ -73,7 +117,8 @@ def ensure(paths: ClusterPaths, *, create: bool = False) -> bool:
             holder = holders.start(paths)
         elif listening(paths):
             return False
-        _spawn(paths, holder)
+        with loading or Loading() as process:
+            _spawn(paths, process)
     return new
 
 
@@ -85,41 +130,16 @@ def tell(told: int, said: bytes) -> None:
     os.close(told)
 
 
-def _spawn(paths: ClusterPaths, holder: holders.Holder) -> None:
+def _spawn(paths: ClusterPaths, process: Loading) -> None:
     ready, told = os.pipe()
     log = os.open(paths.daemon_log, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
     try:
-        child = holders.fork()
-        if child == 0:
-            _be_born(paths, holder, log, told)
+        process.tell(paths, log, told)
         os.close(told)
-        os.waitpid(child, 0)
         _await(paths, ready)
     finally:
         os.close(ready)
         os.close(log)
-
-
-def _be_born(paths: ClusterPaths, holder: holders.Holder, log: int, told: int) -> None:
-    """Start the daemon as a child of the holder: whose parent is outside the PID namespace would be left
-    to the host's init, and be a zombie for as long as that takes to reap it."""
-    try:
-        os.setsid()
-        holder.join()
-        inside = os.fork()
-        if inside == 0:
-            subprocess.Popen(
-                [sys.executable, "-m", "nsk8s.daemon", paths.cluster, str(told)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=(told,),
-                cwd="/",
-            )
-        else:
-            os.waitpid(inside, 0)
-    finally:
-        os._exit(0)
 
 
 def _await(paths: ClusterPaths, ready: int) -> None:

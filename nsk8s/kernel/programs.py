@@ -1,7 +1,8 @@
 """A host's program run in many network namespaces at once, each with an input of its own.
 
-A process is started from a thread that stands in the namespace (0.1 ms by vfork; nsenter takes 2 ms), so
-that as many run at a time as there are processors.
+A process is started from a thread that stands in the namespace (0.1 ms by vfork; nsenter takes 2 ms). Of
+those that have much to do as many run at a time as there are processors; those that have little mostly wait
+(a commit that removes a rule waits for a grace period of RCU, 10 to 30 ms), and wait together.
 """
 
 from __future__ import annotations
@@ -21,6 +22,11 @@ Enter = Callable[[str], AbstractContextManager[None]]
 
 DEADLINE = 120.0
 """Seconds that one run may take; 10,000 services in kube-proxy's shape take iptables-restore 71."""
+
+TOGETHER = 16
+"""Most runs at a time."""
+LITTLE = 32 * 1024
+"""Bytes of input up to which a run waits rather than works."""
 
 _PACKAGES = {"nft": "nftables"}
 """The Debian packages of programs that come in one of another name than their own beginning."""
@@ -47,10 +53,10 @@ class Result:
 def run(argv: tuple[str, ...], inputs: Mapping[str, str], enter: Enter) -> Iterator[Result]:
     """Run `argv` once per namespace with its input, several at a time; yields as they end, in order."""
     running: deque[_Run] = deque()
-    limit = os.cpu_count() or 1
+    processors = os.cpu_count() or 1
     try:
         for namespace, text in inputs.items():
-            if len(running) == limit:
+            if len(running) >= (TOGETHER if text and len(text) <= LITTLE else processors):
                 yield _finish(argv[0], running.popleft())
             running.append(_start(argv, namespace, text, enter))
         while running:

@@ -102,6 +102,20 @@ def test_up_is_interrupted_and_down_removes_what_there_is(lab: Lab, moment: str)
     until(lab, lambda: gone(lab), "nothing is left")
 
 
+def test_a_file_that_is_refused_leaves_no_process(lab: Lab) -> None:
+    """The control plane's code is being loaded by then."""
+
+    def control_planes() -> set[str]:
+        found = (file for file in Path("/proc").glob("[0-9]*/cmdline"))
+        return {file.parent.name for file in found if b"nsk8s.daemon" in file.read_bytes()}
+
+    before = control_planes()
+    lab.topology.write_text(lab.topology.read_text().replace("kind: Cluster", "kind: Cloister"))
+    assert lab.up(check=False).returncode == 1
+    assert control_planes() == before
+    assert gone(lab)
+
+
 IMPATIENT = """
 import sys
 from nsk8s.daemon import launch
