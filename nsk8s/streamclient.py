@@ -95,7 +95,7 @@ class Conversation:
             sources.append(self._changes)
         readable, writable, _ = select.select(sources, [self._socket] if self._out else [], [])
         if writable:
-            del self._out[: self._socket.send(self._out)]
+            self._send()
         if self._changes in readable:
             os.read(self._changes, PIECE)
             self._resize()
@@ -108,6 +108,13 @@ class Conversation:
             if not piece:
                 raise ConnectionResetError("the connection ended")
             self._in += piece
+
+    def _send(self) -> None:
+        try:
+            del self._out[: self._socket.send(self._out)]
+        except (BrokenPipeError, ConnectionResetError):  # nobody listens; its last word is still to be read
+            self._out.clear()
+            self._stdin = False
 
     def _taken(self) -> bool:
         """Take all whole frames; True once the conversation is over."""

@@ -161,6 +161,19 @@ def test_what_cannot_be_run(world: tuple[Served, Pods], standard_streams: Callab
         execute(world, "0", pod="nobody")
 
 
+def test_the_last_word_is_read_though_nobody_reads_ours(
+    standard_streams: Callable[[bytes], Path],
+) -> None:
+    standard_streams(b"")
+    ours, theirs = socket.socketpair()
+    status = b'{"kind": "Status", "status": "Failure", "message": "it cannot be", "code": 500}'
+    theirs.sendall(bytes((0x82, len(status) + 1, streamclient.ERROR)) + status + bytes((0x88, 0)))
+    theirs.close()
+    ping = bytes((0x89, 0))  # to be answered before anything is read
+    with ours, pytest.raises(ApiError, match="it cannot be"):
+        streamclient.Conversation(ours, ping, stdin=True, changes=-1).hold()
+
+
 # --- SPDY, by hand ------------------------------------------------------------------------------------------
 
 QUERY = "command=0&stdin=true&stdout=true"
