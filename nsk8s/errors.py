@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import errno as _errno
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
 class NsK8sError(Exception):
@@ -45,8 +45,7 @@ class UsageError(UserError):
     exit_code = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(NamedTuple):
     """One thing that is wrong with a document.
 
     `path` is the field path as Kubernetes writes it (``spec.ports[0].nodePort``), `what` the finding,

@@ -7,8 +7,8 @@ only. A reboot ends the cluster's processes, and /run goes with them.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 NETNS_DIR = Path("/run/netns")
 """Where ip-netns(8) looks for names."""
@@ -19,8 +19,7 @@ def root() -> Path:
     return Path(os.environ.get("NSK8S_STATE") or "/run/nsk8s")
 
 
-@dataclass(frozen=True, slots=True)
-class ClusterPaths:
+class ClusterPaths(NamedTuple):
     """The files of one cluster."""
 
     cluster: str

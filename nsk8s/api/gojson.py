@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from nsk8s.api.openapi import QUANTITY, Schema
 
@@ -33,8 +33,7 @@ _LAYOUT = (("2006", r"\d{4}"), ("-", "-"), ("01", r"\d\d"), ("-", "-"), ("02", r
 """RFC 3339 in Go's words, piece by piece."""
 
 
-@dataclass(frozen=True, slots=True)
-class Mismatch:
+class Mismatch(Struct, frozen=True):
     """A value that its field cannot hold. `text` is what its own decoder says, if it has one."""
 
     value: object

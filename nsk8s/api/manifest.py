@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from nsk8s.api import cluster as clusters
 from nsk8s.api import structural, together, yamltext
@@ -27,8 +29,7 @@ from nsk8s.errors import ManifestError, Problem
 STDIN = "<stdin>"
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
+class Document(Struct, frozen=True):
     """An object of a file, and where it stood."""
 
     obj: Obj
@@ -43,12 +44,11 @@ class Document:
         placed = []
         for problem in problems:
             file, line, column = self.at(problem.path)
-            placed.append(replace(problem, file=file, line=line, column=column))
+            placed.append(problem._replace(file=file, line=line, column=column))
         return placed
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(Struct, frozen=True):
     """What files hold. `topology` and `cluster` are None without a Cluster document, as for `apply`."""
 
     topology: Topology | None

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from nsk8s.api import names
 from nsk8s.api.findings import shown
@@ -54,8 +55,7 @@ def matches(selector: LabelSelector | None, labels: Mapping[str, str]) -> bool:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Selector:
+class Selector(Struct, frozen=True):
     """A parsed ``-l``: all of its requirements must hold; none select everything."""
 
     requirements: tuple[Requirement, ...] = ()
@@ -237,8 +237,7 @@ _ABSENT: Mapping[str, str] = {
 """What a field is that has been left out, if not empty."""
 
 
-@dataclass(frozen=True, slots=True)
-class FieldSelector:
+class FieldSelector(Struct, frozen=True):
     """A parsed ``--field-selector``: (path, equal, value) terms, all of which must hold."""
 
     terms: tuple[tuple[str, bool, str], ...] = ()

@@ -13,10 +13,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+from msgspec import Struct, field
 
 from nsk8s.api import yamltext
 from nsk8s.api.gojson import Mismatch, Path, go_text, quoted, unfit, where, zero
@@ -32,8 +32,7 @@ MOST = 100
 _spaced = re.compile(rb'"[ \t\r\n]+:').search
 
 
-@dataclass(slots=True)
-class Decoded:
+class Decoded(Struct):
     """What is wrong with an object. `unknown` and `repeated` fields are told by `strict`, in the order of
     the text; `nulls` is whether there is a null where Go has an absent field."""
 

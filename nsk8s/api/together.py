@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
+
+from msgspec import Struct
 
 from nsk8s.api.defaults import without_nulls
 from nsk8s.api.families import family
@@ -153,8 +154,7 @@ def _service_room(services: Sequence[tuple[int, Service]], topology: Topology) -
         yield None, Problem("spec.serviceCIDR", what, "take a shorter prefix")
 
 
-@dataclass(frozen=True, slots=True)
-class _Demand:
+class _Demand(Struct, frozen=True):
     """Pods that need an address, and where they can be."""
 
     spec: PodSpec

@@ -8,9 +8,10 @@ cluster, in the same order everywhere, the primary family first.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
+
+from msgspec import Struct, field
 
 from nsk8s.api.families import Family, families
 from nsk8s.api.types import Taint
@@ -19,8 +20,7 @@ KUBERNETES = "1.33"
 """The version of Kubernetes whose API is served, and that ``/version`` tells unless the user chooses."""
 
 
-@dataclass(frozen=True, slots=True)
-class NodeTopology:
+class NodeTopology(Struct, frozen=True):
     """A node: `role` is ``control-plane`` or ``worker``, `addresses` its InternalIPs on the underlay."""
 
     name: str
@@ -41,8 +41,7 @@ class NodeTopology:
         return self.pod_cidrs[0]
 
 
-@dataclass(frozen=True, slots=True)
-class ClientTopology:
+class ClientTopology(Struct, frozen=True):
     """A namespace outside the cluster, on the underlay."""
 
     name: str
@@ -54,8 +53,7 @@ class ClientTopology:
         return self.addresses[0]
 
 
-@dataclass(frozen=True, slots=True)
-class KubeProxy:
+class KubeProxy(Struct, frozen=True):
     """kube-proxy's options on all nodes, as its KubeProxyConfiguration (kubeproxy.config.k8s.io/v1alpha1)
     names them; `masquerade_all` is that of the proxy mode in use.
 
@@ -72,8 +70,7 @@ class KubeProxy:
     tcp_be_liberal: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class DnsTopology:
+class DnsTopology(Struct, frozen=True):
     """Cluster DNS: how many pods answer (0: there is none), and the addresses of the servers they ask
     about names outside the cluster's zone."""
 
@@ -81,8 +78,7 @@ class DnsTopology:
     upstreams: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Topology:
+class Topology(Struct, frozen=True):
     """A whole cluster, as `spec` of the Cluster document says it."""
 
     name: str

@@ -15,9 +15,9 @@ import binascii
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import yaml
+from msgspec import Struct
 from yaml._yaml import CParser
 
 from nsk8s.api import fieldpath
@@ -56,8 +56,7 @@ class _Composer(CParser):
         """Nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Text:
+class Text(Struct, frozen=True):
     """One document: its value, and the node that it was made from."""
 
     value: object

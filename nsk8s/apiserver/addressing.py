@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from nsk8s.api import selectors
 from nsk8s.api.kinds import Kinds, Resource
@@ -13,8 +14,7 @@ from nsk8s.errors import ApiError
 _TRUE = {"1", "t", "T", "true", "TRUE", "True"}
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(Struct, frozen=True):
     """A resource's objects: all of them (`namespace` None), those of a namespace, or the one called
     `name`; perhaps one of its subresources, and the path `tail` behind that (``proxy/a/b``)."""
 
@@ -68,8 +68,7 @@ def number(query: Mapping[str, str], key: str, default: int = 0) -> int:
     return int(text)
 
 
-@dataclass(frozen=True, slots=True)
-class Filter:
+class Filter(Struct, frozen=True):
     """Which of a resource's objects a list or a watch is about."""
 
     address: Address

@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import ssl
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from aiohttp import web
+from msgspec import Struct, field
 
 from nsk8s.errors import ApiError
 
@@ -25,8 +25,7 @@ CREDENTIAL_ID = "authentication.kubernetes.io/credential-id"
 """The key in `User.extra` that tells by which credential somebody is known (KEP-4193)."""
 
 
-@dataclass(frozen=True, slots=True)
-class User:
+class User(Struct, frozen=True):
     """`authentication.k8s.io/v1.UserInfo`."""
 
     name: str

@@ -7,10 +7,10 @@ against escalation of pkg/registry/rbac.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from urllib.parse import unquote
 
 from aiohttp import web
+from msgspec.structs import replace
 
 from nsk8s.api.types import Obj
 from nsk8s.apiserver.authentication import AUTHENTICATED, User

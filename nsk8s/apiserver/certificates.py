@@ -7,10 +7,11 @@ costs nothing; `cryptography` is loaded by the first key.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -31,8 +32,7 @@ SERVICE_NAMES = (
 """DNS names of every API server."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
+class Pair(Struct, frozen=True):
     """A private key (PKCS #8), and the certificate of its public half; both PEM."""
 
     certificate: bytes

@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import platform
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 import msgspec
+from msgspec import Struct
 
 from nsk8s import __version__
 from nsk8s.api.kinds import Kinds, Resource, Subresource, priority
@@ -36,8 +36,7 @@ PATHS = (
 """What ``/`` lists beside the groups."""
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
+class Document(Struct, frozen=True):
     """An encoded document; `etag` is its ETag, quoted as in the header. A `lasting` one never changes under
     its address."""
 

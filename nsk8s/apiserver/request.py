@@ -8,11 +8,11 @@ method in lower case for documents.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 from aiohttp import web
+from msgspec import Struct, field
 
 from nsk8s.api import protobuf
 from nsk8s.api.strict import read_yaml
@@ -30,8 +30,7 @@ PROTOBUF = "application/vnd.kubernetes.protobuf"
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch"}
 
 
-@dataclass(slots=True)
-class Request:
+class Request(Struct):
     """A request of `user`. `trusted` is what comes over the unix socket. `warnings` are told with the
     answer (``Warning: 299``)."""
 

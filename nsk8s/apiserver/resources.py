@@ -9,10 +9,10 @@ from __future__ import annotations
 import base64
 from bisect import bisect_right
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from nsk8s.api.conversions import convert
 from nsk8s.api.findings import Findings
@@ -126,8 +126,7 @@ def listing(address: Address, objects: list[Obj], revision: str) -> Obj:
     }
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(Struct, frozen=True):
     """A write by the field manager `manager`; `fields` judges what it may contain."""
 
     registry: Registry
@@ -227,8 +226,7 @@ def manager_of(query: Mapping[str, str], agent: str, method: str, kind: str) -> 
     return word.encode()[:LONGEST_MANAGER].decode(errors="ignore") or "unknown"
 
 
-@dataclass(frozen=True, slots=True)
-class DeleteOptions:
+class DeleteOptions(Struct, frozen=True):
     """`meta/v1.DeleteOptions`, from the body or the query. `uid` and `revision` are preconditions."""
 
     grace: int | None = None

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import click
+from msgspec import Struct
 
 from nsk8s.api.kinds import Resource
 from nsk8s.api.types import Obj
@@ -25,8 +25,7 @@ from nsk8s.errors import UsageError
 from nsk8s.paths import ClusterPaths
 
 
-@dataclass(frozen=True)
-class Look:
+class Look(Struct, frozen=True):
     """What to ask for, and how to show it."""
 
     where: str | None

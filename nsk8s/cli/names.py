@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
+
+from msgspec import Struct
 
 from nsk8s.api.customresources import resources_of
 from nsk8s.api.kinds import BUILTIN, RESOURCES, Kinds, Resource, kinds_of
@@ -20,8 +21,7 @@ Served = Callable[[], Kinds]
 """The kinds of a cluster, for whoever needs them: to ask for them takes two requests."""
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Struct, frozen=True):
     """Objects of one resource: those called `names`, or all if there are none."""
 
     resource: Resource

@@ -9,8 +9,9 @@ Versions of a custom resource differ in their apiVersion only (``conversion: Non
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from nsk8s.api.bundled import BUNDLED
 from nsk8s.api.customresources import resources_of
@@ -24,8 +25,7 @@ CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
 """Finalizer of a definition: its objects are deleted before it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """Which of a definition's names are free: those it may use, and why not all, if so (`reason` and
     `message` of the condition NamesAccepted)."""
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from nsk8s.api.selectors import matches
 from nsk8s.api.types import Deployment, Obj, ReplicaSet, RollingUpdate
@@ -37,8 +38,7 @@ SAFE = "bcdfghjklmnpqrstvwxz2456789"
 """Letters of hashes and generated names: no vowels, so that no words appear (apimachinery's rand)."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Set:
+class _Set(Struct, frozen=True):
     """A ReplicaSet of a Deployment, with what is counted of it."""
 
     key: Key

@@ -9,8 +9,9 @@ the pods that are there.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from nsk8s.api.types import Obj, Pod
 from nsk8s.cluster import indexes
@@ -31,8 +32,7 @@ FIRST_BACKOFF, MAX_BACKOFF = 10.0, 600.0
 Conditions = list[Obj]
 
 
-@dataclass
-class _Job:
+class _Job(Struct):
     """One sync of a Job: its pods and its status, which grows as it goes."""
 
     obj: Obj

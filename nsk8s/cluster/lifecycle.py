@@ -7,16 +7,16 @@ the CRI's); `pod` is always the pod's UID, `namespace`/`name` are for people. Ti
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from nsk8s.api.types import Container, ExecAction, GRPCAction, HTTPGetAction, Pod, TCPSocketAction
 
 ProbeKind = Literal["startup", "liveness", "readiness"]
 
 
-@dataclass(frozen=True, slots=True)
-class CreateSandbox:
+class CreateSandbox(Struct, frozen=True):
     """Make the pod's namespaces and wire them to its node; answered by `SandboxCreated` or
     `SandboxFailed`. For hostNetwork pods the network is the node's."""
 
@@ -26,8 +26,7 @@ class CreateSandbox:
     view: Pod
 
 
-@dataclass(frozen=True, slots=True)
-class RemoveSandbox:
+class RemoveSandbox(Struct, frozen=True):
     """End everything in the pod and let its namespaces go; answered by `SandboxRemoved`."""
 
     pod: str
@@ -35,8 +34,7 @@ class RemoveSandbox:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class StartContainer:
+class StartContainer(Struct, frozen=True):
     """Run a container in its pod's namespaces, and its postStart hook; answered by `ContainerStarted` when
     that is over, later `ContainerExited`. `attempt` counts restarts from 0."""
 
@@ -48,8 +46,7 @@ class StartContainer:
     view: Pod
 
 
-@dataclass(frozen=True, slots=True)
-class StopContainer:
+class StopContainer(Struct, frozen=True):
     """End a container: SIGTERM, and SIGKILL after `grace` seconds (0: SIGKILL at once); answered by
     `ContainerExited`. `spec` and `view` are there if it has a preStop hook, which runs first, within the
     grace; `HookFailed` tells if it does not succeed."""
@@ -61,8 +58,7 @@ class StopContainer:
     view: Pod | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RunProbe:
+class RunProbe(Struct, frozen=True):
     """Probe a container from its node, once; answered by `ProbeFinished` within `timeout`. `ip` and
     numeric ports are resolved already."""
 
@@ -79,37 +75,32 @@ class RunProbe:
 Command = CreateSandbox | RemoveSandbox | StartContainer | StopContainer | RunProbe
 
 
-@dataclass(frozen=True, slots=True)
-class SandboxCreated:
+class SandboxCreated(Struct, frozen=True):
     """The pod's namespaces exist and are wired."""
 
     pod: str
 
 
-@dataclass(frozen=True, slots=True)
-class SandboxFailed:
+class SandboxFailed(Struct, frozen=True):
     """They could not be made; `why` is for people."""
 
     pod: str
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class SandboxRemoved:
+class SandboxRemoved(Struct, frozen=True):
     """Nothing of the pod is left."""
 
     pod: str
 
 
-@dataclass(frozen=True, slots=True)
-class SandboxDied:
+class SandboxDied(Struct, frozen=True):
     """The pause process ended though nobody asked it to."""
 
     pod: str
 
 
-@dataclass(frozen=True, slots=True)
-class ContainerStarted:
+class ContainerStarted(Struct, frozen=True):
     """`id` identifies the running container across restarts of the control plane; `says` is what
     `describe` shows of how it runs (stand-in or real process)."""
 
@@ -119,8 +110,7 @@ class ContainerStarted:
     says: str
 
 
-@dataclass(frozen=True, slots=True)
-class ContainerExited:
+class ContainerExited(Struct, frozen=True):
     """`exit_code` as a shell shows it (128+n for signal n). `reason` is Completed, Error, ContainerCannotRun
     or ContainerStatusUnknown."""
 
@@ -131,8 +121,7 @@ class ContainerExited:
     message: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class HookFailed:
+class HookFailed(Struct, frozen=True):
     """A container's hook did not succeed. After a failed PostStart the container is to be ended."""
 
     pod: str
@@ -140,8 +129,7 @@ class HookFailed:
     hook: Literal["PostStart", "PreStop"]
 
 
-@dataclass(frozen=True, slots=True)
-class ProbeFinished:
+class ProbeFinished(Struct, frozen=True):
     """One probe's result; `output` is for people."""
 
     pod: str

@@ -15,10 +15,11 @@ pod that a Service leads to, after kube-proxy has chosen it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from typing import Literal
+
+from msgspec import Struct
 
 from nsk8s.api.policytypes import (
     ClusterNetworkPolicy,
@@ -39,8 +40,7 @@ Direction = Literal["Ingress", "Egress"]
 Policy = NetworkPolicy | ClusterNetworkPolicy
 
 
-@dataclass(frozen=True, slots=True)
-class World:
+class World(Struct, frozen=True):
     """The objects that policies are about; `namespaces` are their labels by name."""
 
     namespaces: Mapping[str, Labels]
@@ -49,8 +49,7 @@ class World:
     cluster_policies: Sequence[ClusterNetworkPolicy] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Party:
+class Party(Struct, frozen=True):
     """One end of a connection: a pod on the pod network, a node, or somebody outside (neither). `address` is
     the one that the other end sees; `node` the node, or the pod's."""
 
@@ -67,8 +66,7 @@ def pod_party(pod: Pod, address: str = "") -> Party:
     return Party(f"pod {name}", address or pod.status.podIP, pod.spec.nodeName, own)
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """What one direction says. `policy` decided, by its rule at `path` (``spec.ingress[0]``) and the part of
     that at `peer` (``spec.ingress[0].from[1]``); without a rule it isolates, and nothing allows. Without a
     policy nobody has anything against it."""
@@ -81,8 +79,7 @@ class Decision:
     peer: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """Whether the connection is allowed: `by` is what decided, the first denial or the last leave."""
 
     allowed: bool
@@ -111,8 +108,7 @@ def decide(
     return Verdict(ingress.allowed, by, egress, ingress)
 
 
-@dataclass(frozen=True, slots=True)
-class _Flow:
+class _Flow(Struct, frozen=True):
     world: World
     source: Party
     target: Party

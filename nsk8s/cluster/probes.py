@@ -7,7 +7,7 @@ tick that finds the last probe still under way is skipped until that is answered
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from nsk8s.api.types import Container, ExecAction, GRPCAction, HTTPGetAction, Probe, TCPSocketAction
 from nsk8s.cluster.lifecycle import ProbeKind
@@ -15,8 +15,7 @@ from nsk8s.cluster.lifecycle import ProbeKind
 KINDS: tuple[ProbeKind, ...] = ("startup", "liveness", "readiness")
 
 
-@dataclass(slots=True)
-class ProbeWorker:
+class ProbeWorker(Struct):
     """One probe of one run of a container. `result` is what the probe has established; until it has,
     alive but not started and not ready. Times are seconds."""
 

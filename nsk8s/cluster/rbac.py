@@ -8,8 +8,9 @@ user and groups and nothing else.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from nsk8s.api.types import Obj
 from nsk8s.cluster.store import Change, Cursor, Key, Store, key_of
@@ -27,8 +28,7 @@ SERVICE_ACCOUNT = "system:serviceaccount:"
 """How the user name of a service account begins; then ``NAMESPACE:NAME``."""
 
 
-@dataclass(frozen=True, slots=True)
-class Attributes:
+class Attributes(Struct, frozen=True):
     """What somebody wants: a `verb` on a resource, or on a `path` that is none (then `resource` is empty).
     `namespace` is empty for cluster-scoped objects and for all namespaces."""
 
@@ -46,8 +46,7 @@ class Attributes:
         return f"{self.resource}/{self.subresource}" if self.subresource else self.resource
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(Struct, frozen=True):
     """A PolicyRule."""
 
     verbs: frozenset[str]
@@ -97,8 +96,7 @@ def _in(value: str, values: frozenset[str]) -> bool:
     return value in values or "*" in values
 
 
-@dataclass(frozen=True, slots=True)
-class Binding:
+class Binding(Struct, frozen=True):
     """A role bound to one subject; `says` is for people."""
 
     role: Key

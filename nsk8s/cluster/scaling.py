@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from nsk8s.api import jsonpath
 from nsk8s.api.types import Obj
 
 
-@dataclass(frozen=True, slots=True)
-class Paths:
+class Paths(Struct, frozen=True):
     """Where an object keeps its numbers. `labels` is the path of the selector of its pods as text; without
     one that of ``spec.selector`` is told."""
 

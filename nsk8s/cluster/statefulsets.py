@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from nsk8s.api.types import Obj, Pod
 from nsk8s.cluster import revisions
@@ -30,8 +31,7 @@ RETRY = 5.0
 """Seconds until what could not be made is tried again."""
 
 
-@dataclass
-class _Plan:
+class _Plan(Struct):
     """One sync of a set: its pods by ordinal, those beyond its range, and its two revisions: the one that it
     comes from, and the one with its present template. `due` is when a pod will be available."""
 

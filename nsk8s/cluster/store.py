@@ -15,10 +15,10 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
 import msgspec
+from msgspec import Struct
 
 from nsk8s.api.types import Obj
 from nsk8s.api.views import View, view
@@ -38,8 +38,7 @@ class Key(NamedTuple):
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True):
     """One entry of the watch log. `old` is None for ADDED; for DELETED `new` is the last state, carrying
     the revision of its deletion."""
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from base64 import b64decode
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from nsk8s.api.types import (
     ConfigMapSource,
@@ -31,8 +32,7 @@ Token = Callable[[TokenProjection], str]
 """Makes a token of the pod's service account."""
 
 
-@dataclass(frozen=True, slots=True)
-class File:
+class File(Struct, frozen=True):
     """A file of a volume."""
 
     data: bytes

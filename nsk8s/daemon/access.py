@@ -15,8 +15,9 @@ import ssl
 import zlib
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
+
+from msgspec import Struct
 
 from nsk8s.api.topology import NodeTopology, Topology
 from nsk8s.apiserver.connections import Listener
@@ -34,8 +35,7 @@ PORTS = range(20000, 30000)
 BACKLOG = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """A node's network namespace, as the kernel numbers it, and an address there."""
 
     namespace: int

@@ -4,8 +4,10 @@ when everything is ready. Pure; `server` streams it to the client."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from nsk8s.api import cluster as clusters
 from nsk8s.api.kinds import Resource
@@ -67,8 +69,7 @@ def prepare(
         raise
 
 
-@dataclass(frozen=True, slots=True)
-class Applied:
+class Applied(Struct, frozen=True):
     """What became of one object, in kubectl's words: created, configured, unchanged or deleted."""
 
     resource: Resource
@@ -107,8 +108,7 @@ def apply_all(
     return done
 
 
-@dataclass(frozen=True, slots=True)
-class Readiness:
+class Readiness(Struct, frozen=True):
     """How far a cluster is: pods ready of those wanted, and what is still waited for, in words. `over`:
     no waiting helps, there are only pods left that have failed for good."""
 

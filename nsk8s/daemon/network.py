@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple, TypeVar
 
 from nsk8s.dataplane.compiler import EVERYTHING, Own
@@ -35,8 +35,7 @@ class Share(NamedTuple):
     tag: str
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """All that should exist: states by namespace, the pods' UIDs by namespace (`tags`), the sandboxes that
     share a node's network, and which rules are the cluster's `own`."""
 
@@ -108,7 +107,7 @@ class Network:
         """The host's own namespace does not go when nothing is wanted in it any more: what is ours does."""
         if HOST in plan.states or HOST not in self._applied:
             return plan
-        return replace(plan, states={**plan.states, HOST: NamespaceState(HOST)})
+        return plan._replace(states={**plan.states, HOST: NamespaceState(HOST)})
 
     def _died(self, plan: Plan) -> list[str]:
         existing = self.machine.sandboxes()

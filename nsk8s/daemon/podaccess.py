@@ -11,8 +11,9 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from nsk8s.api.types import Container, ContainerStatus, Pod
 from nsk8s.apiserver.streams.access import LogOptions, NotRunning, Process

@@ -16,9 +16,11 @@ import socket
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from nsk8s.api.expansion import expanded
 from nsk8s.api.types import Container, ExecAction, LifecycleHandler, Obj, Pod
@@ -66,8 +68,7 @@ def container_id(pod: str, container: str, attempt: int) -> str:
     return hashlib.sha256(f"{pod}/{container}/{attempt}".encode()).hexdigest()
 
 
-@dataclass(slots=True)
-class Run:
+class Run(Struct):
     """One run of a container: `process` is None for a stand-in; `hook` is the preStop hook that
     runs before it is ended, `env` its environment where it is known; `over` is set when it has ended."""
 

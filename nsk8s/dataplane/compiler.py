@@ -9,9 +9,11 @@ rule set that nothing has changed is the same object as last time.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from types import MappingProxyType
 from typing import NamedTuple
+
+from msgspec import Struct, field
 
 from nsk8s.api.families import Family
 from nsk8s.api.policytypes import ClusterNetworkPolicy, NetworkPolicy
@@ -63,8 +65,7 @@ table for all namespaces (net.ipv4.neigh.default.gc_thresh3, 1024), and permanen
 Below it ARP can be seen at work."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClusterView:
+class ClusterView(Struct, frozen=True):
     """What the cluster's state says about the network: `pods` are those whose sandbox is wanted, each
     with spec.nodeName and status.podIPs; `zones` has the zone of each node that is in one, `namespaces` the
     labels of each."""

@@ -19,10 +19,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from ipaddress import ip_network
 from typing import NamedTuple, Self
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from nsk8s.api.families import Family, family, of_family
 from nsk8s.api.types import Service, ServicePort
@@ -139,8 +141,7 @@ class Frontend(NamedTuple):
         return self.internal_local or (self.external_local and self.external)
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class PortRules:
+class PortRules(Struct, frozen=True, eq=False):
     """What one service port adds to a node, by chain; compared by identity, for it is shared."""
 
     services: tuple[str, ...] = ()
@@ -158,8 +159,7 @@ class PortRules:
         return replace(self, chains=tuple(known.get(chain, chain) for chain in self.chains))
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Tables:
+class Tables(Struct, frozen=True, eq=False):
     """kube-proxy's own chains of one node, shared by all nodes that have the same."""
 
     nat: Mapping[str, Chain]

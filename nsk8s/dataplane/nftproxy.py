@@ -22,9 +22,11 @@ import base64
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from ipaddress import collapse_addresses, ip_network
 from typing import NamedTuple, Self
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from nsk8s.dataplane.endpoints import Choice, ProxyEndpoint
 from nsk8s.dataplane.kubeproxy import Frontend
@@ -56,8 +58,7 @@ FAMILIES: Mapping[int, Words] = {
 }
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class PortRules:
+class PortRules(Struct, frozen=True, eq=False):
     """What one service port adds to a node; compared by identity, for it is shared. `hairpins` are elements
     by the node on which the endpoint is."""
 

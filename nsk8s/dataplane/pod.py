@@ -4,9 +4,10 @@ and what its node holds for it."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import NamedTuple
+
+from msgspec import Struct
 
 from nsk8s.api.families import Family, family
 from nsk8s.api.topology import NodeTopology
@@ -84,8 +85,7 @@ class Shape(NamedTuple):
     crowded: bool
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Wiring:
+class Wiring(Struct, frozen=True, eq=False):
     """A pod's namespace (`state`), and on its node: the `outer` end of its pair, its permanent
     `neighbours` (if the cluster is crowded), its hostPort rules by family."""
 

@@ -15,7 +15,8 @@ isolates the pod, then the Baseline tier. Nothing here grows with the pairs of p
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from nsk8s.api.families import Family
 from nsk8s.api.policytypes import ClusterNetworkPolicy, NetworkPolicy
@@ -45,8 +46,7 @@ _NEIGHBOURS = (
 Policies = tuple[Compiled, ...]
 
 
-@dataclass(slots=True)
-class _Node:
+class _Node(Struct):
     """What was last made for a node, and what that looks into."""
 
     made: Tables

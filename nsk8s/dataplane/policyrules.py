@@ -7,9 +7,10 @@ stays as it is whatever pods come and go.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Literal, NamedTuple
+
+from msgspec import Struct
 
 from nsk8s.api.families import Family, family
 from nsk8s.api.policytypes import (
@@ -32,8 +33,7 @@ NOBODY = Scope("", (), (Term("", "In"),))
 VERDICTS: Mapping[str, str] = {"Accept": "accept", "Deny": "drop", "Pass": "return"}
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Compiled:
+class Compiled(Struct, frozen=True, eq=False):
     """A policy: the pods that it is about (`subject`), its rules by direction (None: not about that
     direction), and what these look into. `tier` is empty for a NetworkPolicy."""
 

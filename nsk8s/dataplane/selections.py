@@ -9,9 +9,10 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
+
+from msgspec import Struct, field
 
 from nsk8s.api.types import Labels, LabelSelector, Pod
 
@@ -95,8 +96,7 @@ def _said(wanted: tuple[Term, ...]) -> str:
     return " ".join(words) or "all"
 
 
-@dataclass(eq=False, slots=True)
-class Member:
+class Member(Struct, eq=False):
     """A pod, the scopes that it is in, and the ports of its containers by their names."""
 
     pod: Pod
@@ -110,8 +110,7 @@ class Member:
         return self.pod.metadata.namespace, self.pod.metadata.name
 
 
-@dataclass(slots=True)
-class Changes:
+class Changes(Struct):
     """What a refresh has found to be different: whose pods (nodes), scopes, names of ports."""
 
     nodes: set[str] = field(default_factory=set)

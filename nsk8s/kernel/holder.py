@@ -21,8 +21,9 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from nsk8s.errors import HostError, Timeout
 from nsk8s.kernel import namespaces, pause
@@ -41,8 +42,7 @@ TITLE = "nsk8s:holder"
 """First word of the holder's command line."""
 
 
-@dataclass(frozen=True, slots=True)
-class Holder:
+class Holder(Struct, frozen=True):
     """A cluster's holder: `pid` as the host counts, `start_time` in clock ticks since boot (proc(5)).
 
     The two together name one process for ever; a pid alone is used again.

@@ -12,7 +12,8 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from nsk8s.errors import HostError
 
@@ -22,8 +23,7 @@ OWN = ("/proc", "/dev")
 """What bubblewrap makes itself."""
 
 
-@dataclass(frozen=True, slots=True)
-class Mount:
+class Mount(Struct, frozen=True):
     """`inner` of the directory `base`, both of the host's, at `path` in a container. `inner` may have been
     made by a container: no symbolic link is followed in it."""
 

@@ -15,8 +15,10 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from nsk8s.errors import NsK8sError
 from nsk8s.kernel import iptables, namespaces, nftables, pause
@@ -75,8 +77,7 @@ NFT_RULES = (
 _MODULES = "sudo modprobe {}; on Ubuntu: apt-get install linux-modules-extra-$(uname -r)"
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """One thing checked: `subject` is what, `detail` what was seen, `remedy` what to do if it is missing.
     What is not `needed` is only worth a word."""
 

@@ -18,9 +18,10 @@ import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+
+from msgspec import Struct, field
 
 from nsk8s.errors import ClusterGone, HostError, KernelError, NsK8sError
 from nsk8s.kernel import keeper, namespaces
@@ -62,8 +63,7 @@ class CannotRun(NsK8sError):
         self.code = code
 
 
-@dataclass(frozen=True, slots=True)
-class Inside:
+class Inside(Struct, frozen=True):
     """A place in the cluster where programs run.
 
     `pid` is the process that holds the namespaces (pause), `proc` a procfs in which it has that number.
@@ -86,8 +86,7 @@ class Inside:
         return Path(self.proc, str(self.container or self.pid), "ns", kind)
 
 
-@dataclass(slots=True)
-class Running:
+class Running(Struct):
     """A container that runs. `monitor` and `program` are pidfds: both are readable once their process
     has ended; wait on `monitor` (asyncio: add_reader), then ask `exit_code` and `close`."""
 

@@ -12,8 +12,9 @@ import subprocess
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import IO
+
+from msgspec import Struct
 
 from nsk8s.errors import HostError, Timeout
 
@@ -32,16 +33,14 @@ _PACKAGES = {"nft": "nftables"}
 """The Debian packages of programs that come in one of another name than their own beginning."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Run:
+class _Run(Struct, frozen=True):
     namespace: str
     process: subprocess.Popen[bytes]
     output: IO[bytes]
     errors: IO[bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(Struct, frozen=True):
     """How a run ended: its exit status and what it wrote."""
 
     namespace: str

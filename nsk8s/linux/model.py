@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
+
+from msgspec import Struct, field
 
 from nsk8s.linux import iptables, nftables
 from nsk8s.linux.values import (
@@ -55,8 +57,7 @@ KEYS: dict[type[Any], Callable[[Any], Key]] = {
 """What makes two values of a kind the same thing: a new one takes the old one's place."""
 
 
-@dataclass(slots=True)
-class Contents:
+class Contents(Struct):
     """What one namespace holds, open for change; sets of values by their `KEYS`."""
 
     hostname: str = ""

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, TypeVar
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 T = TypeVar("T")
 Family = Literal["ip", "ip6", "inet", "bridge"]
@@ -39,8 +41,7 @@ class Hook(NamedTuple):
     policy: str = "accept"
 
 
-@dataclass(frozen=True, slots=True)
-class Chain:
+class Chain(Struct, frozen=True):
     """A chain: a base chain if it has a `hook`. `rules` are lines of ``nft list``, comments included."""
 
     name: str
@@ -61,8 +62,7 @@ PLAIN = Element()
 """An element of a set without a comment: ``dict.fromkeys(addresses, PLAIN)``."""
 
 
-@dataclass(frozen=True, slots=True)
-class Set:
+class Set(Struct, frozen=True):
     """A set, or a map if it has a type of `data` (``verdict``, ``ipv4_addr . inet_service``).
 
     `key` is the type of the keys (``ipv4_addr . inet_proto . inet_service``), `flags` some of ``constant``,
@@ -87,8 +87,7 @@ class Set:
         return "map" if self.data else "set"
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
+class Table(Struct, frozen=True):
     """One table with its chains and sets (maps are sets), each by its name."""
 
     family: Family

@@ -12,10 +12,11 @@ import struct
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from msgspec import Struct
 
 from nsk8s.errors import Timeout
 from nsk8s.kernel.namespaces import inside
@@ -28,8 +29,7 @@ VXLAN_PORT = 8472
 """Linux's own, which flannel keeps (IANA's is 4789)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(Struct, frozen=True):
     """An Ethernet frame. Fields of layers it does not have are empty or 0.
 
     `interface` is where it was seen, `outgoing` whether it left there (else it came in); `kind` is

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib.resources import files
+
+from msgspec import Struct
 
 from nsk8s.api.types import Container
 
@@ -19,8 +20,7 @@ PATTERN = "*/agnhost"
 """The image's name, without tag and digest."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verb:
+class Verb(Struct, frozen=True):
     """What runs: a stand-in's `behaviour` on `ports`, or (without one) the program with `words`."""
 
     words: tuple[str, ...]

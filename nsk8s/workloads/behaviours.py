@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from html import escape
 
+from msgspec import Struct, field
 
-@dataclass(frozen=True, slots=True)
-class Site:
+
+class Site(Struct, frozen=True):
     """Who answers. `hostname` is the pod's host name, `ip` the pod's address, `secondary` that of the other
     family; `options` are what the
     container was told (see `images`)."""
@@ -36,8 +36,7 @@ class Site:
         return (self.ip, self.secondary) if self.secondary else (self.ip,)
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """An HTTP request and where it came from. `headers` in order, names in lower case."""
 
     method: str
@@ -59,8 +58,7 @@ class Request:
         return next((value for key, value in self.headers if key == name), "")
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(Struct, frozen=True):
     """Status, headers (without Content-Length, Date and Connection), body."""
 
     status: int

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 PROGRAMS = (
     "redis-cli",
@@ -36,8 +37,7 @@ _words = re.compile(r"[^\s;&|()<>\"']+").findall
 _port = re.compile(r"(?:--?port[= ]?|-p ?|-?-addr[= ]\S*?:|--port=)(\d+)\b")
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(Struct, frozen=True):
     """What a command asks: `port` is 0 where it names none."""
 
     program: str

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Literal
+
+from msgspec import Struct, field
 
 from nsk8s.api.types import Container
 from nsk8s.workloads import agnhosts
@@ -22,8 +23,7 @@ Overrides = Mapping[str, Mapping[str, Any]]
 """`spec.images` of the Cluster document: pattern of image names -> ``{command: [...], args: [...]}``."""
 
 
-@dataclass(frozen=True, slots=True)
-class Image:
+class Image(Struct, frozen=True):
     """An image of the catalogue. `behaviour` names what its stand-in answers (see `behaviours` and
     `protocols`), on `port`; `shell` is the command of an image that brings a shell and nothing else. An
     `application` has programs of its own, and takes all kinds of arguments."""
@@ -91,8 +91,7 @@ DNS_PORTS: tuple[tuple[Protocol, int], ...] = (
 """CoreDNS's: DNS, and with kubeadm's configuration health, readiness and metrics."""
 
 
-@dataclass(frozen=True, slots=True)
-class Workload:
+class Workload(Struct, frozen=True):
     """What a container runs: a real `command`, or a stand-in's `behaviour` on `ports`, with `options`: for a
     port that behaves otherwise ``behaviour/PORT``, and agnhost's. `says` tells which, for people."""
 

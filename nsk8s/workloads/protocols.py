@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from nsk8s.workloads.behaviours import Site
 
 STAND_IN = "this is a stand-in: it accepts connections and stores nothing"
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(Struct, frozen=True):
     """What goes back, how much of what arrived is done with, and whether to hang up then."""
 
     data: bytes
@@ -32,8 +32,7 @@ def _silent(site: Site, data: bytes) -> Reply:
     return Reply(b"", len(data))
 
 
-@dataclass(frozen=True, slots=True)
-class Speech:
+class Speech(Struct, frozen=True):
     """`greet` is said to who connects (and `hang_up` then), `answer` to what arrives, in whole or in part."""
 
     greet: Callable[[Site], bytes] = _nothing

@@ -32,9 +32,10 @@ import time
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
+
+from msgspec import Struct, field
 
 from nsk8s.kernel.namespaces import CLONE_NEWNET, setns
 from nsk8s.workloads.behaviours import Site, greeting, taken
@@ -59,8 +60,7 @@ REST = 0.5
 Key = tuple[str, str]
 
 
-@dataclass(slots=True)
-class StandIn:
+class StandIn(Struct):
     """One container that is served: `request` is what the control plane asked, as it came."""
 
     request: dict[str, Any]

@@ -15,9 +15,10 @@ import sys
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct, field
 
 from nsk8s.errors import HostError, Timeout
 from nsk8s.paths import ClusterPaths
@@ -38,8 +39,7 @@ Key = tuple[str, str]
 """(pod UID, container): a container's stand-in, whichever attempt."""
 
 
-@dataclass(frozen=True, slots=True)
-class StandIn:
+class StandIn(Struct, frozen=True):
     """A container to be served: `behaviour` on `ports`, in the network of process `pid` (pause) as the
     control plane counts; `log` is the container's log file. `name` is the pod's, `ip` its primary address,
     `secondary` that of the other family, if it has one."""
@@ -72,7 +72,7 @@ class StandIn:
 
     def as_json(self) -> dict[str, Any]:
         """Its fields; the inverse is the constructor."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        return {name: getattr(self, name) for name in self.__struct_fields__}
 
 
 Lost = Callable[[Key, str], None]

@@ -7,13 +7,13 @@ import re
 from dataclasses import replace
 from ipaddress import ip_address
 
-import msgspec
+import msgspec.structs
 
 from nsk8s.api.topology import ClientTopology, NodeTopology, Topology
 from tests.flows.tables import Table
 from tests.flows.views import TOPOLOGY, Backed
 
-DUAL = replace(
+DUAL = msgspec.structs.replace(
     TOPOLOGY,
     nodes=tuple(
         NodeTopology(

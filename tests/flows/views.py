@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import msgspec
+import msgspec.structs
 
 from nsk8s.api.topology import ClientTopology, KubeProxy, NodeTopology, Topology
 from nsk8s.api.types import (
@@ -145,7 +144,7 @@ def compiled(
     mode: str = "iptables",
     cluster: Topology = TOPOLOGY,
 ) -> dict[str, NamespaceState]:
-    topology = replace(cluster, kube_proxy=options or KubeProxy(), proxy_mode=mode)
+    topology = msgspec.structs.replace(cluster, kube_proxy=options or KubeProxy(), proxy_mode=mode)
     return Compiler(topology).compile(view(*services, pods=pods))
 
 

@@ -7,10 +7,10 @@ import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import replace
 from typing import TypeVar
 
 import pytest
+from msgspec.structs import replace
 
 from nsk8s.errors import KernelError
 from nsk8s.kernel import namespaces, nfmessages, nftables

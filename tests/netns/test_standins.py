@@ -10,10 +10,10 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from nsk8s.kernel.namespaces import inside
 from nsk8s.paths import ClusterPaths

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from nsk8s.api import names
 from nsk8s.api.findings import Findings
@@ -17,8 +18,7 @@ class AnyObject(Struct, frozen=True):
     metadata: ObjectMeta = ObjectMeta()
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(msgspec.Struct, frozen=True):
     """The `view` that a kind's fields must fit, what its names look like, what must hold for the view
     (`check`), what a change may not touch (`update`: the old and the new object, both defaulted), and what
     must hold for a status (`status`)."""

@@ -6,9 +6,10 @@ The words are those of a real API server (pkg/printers/internalversion): ``<none
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+
+from msgspec import Struct
 
 from nsk8s.api.age import age
 from nsk8s.api.types import Obj
@@ -20,8 +21,7 @@ Row = Callable[[Obj, datetime], list[Any]]
 """The cells of an object at a moment, one a column. Pure."""
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(Struct, frozen=True):
     """A `meta.k8s.io/v1` TableColumnDefinition. `priority` 0 is always shown, 1 with ``-o wide``."""
 
     name: str
@@ -31,8 +31,7 @@ class Column:
     format: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Printer:
+class Printer(Struct, frozen=True):
     """How a kind is printed. `conditions` are those of the row: pods that have ended are ``Completed``."""
 
     columns: tuple[Column, ...]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from nsk8s.errors import ApiError
 
@@ -76,8 +77,7 @@ class Socket(Protocol):
         """Be done with it."""
 
 
-@dataclass(frozen=True, slots=True)
-class LogOptions:
+class LogOptions(Struct, frozen=True):
     """core/v1.PodLogOptions. `lines` and `limit` (bytes) are None for all; `since` is a
     time in seconds since the epoch, `seconds` how long ago; 0 for ever."""
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 V5 = "v5.channel.k8s.io"
 V4 = "v4.channel.k8s.io"
@@ -31,8 +32,7 @@ class ChannelError(Exception):
     """A message that is none of this protocol."""
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
+class Said(Struct, frozen=True):
     """Bytes on a channel; `last` without any: the client will send no more on it."""
 
     channel: int

@@ -10,11 +10,11 @@ import asyncio
 import json
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 from aiohttp import web
+from msgspec import Struct
 
 from nsk8s.apiserver.addressing import truth
 from nsk8s.apiserver.request import Request
@@ -40,8 +40,7 @@ SIZE_LIMIT = 4096
 """Bytes of a window's size that are looked at."""
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(Struct, frozen=True):
     """core/v1.PodExecOptions and PodAttachOptions, without the command."""
 
     container: str
@@ -65,8 +64,7 @@ class Options:
         return 1 + self.stdin + self.stdout + self.stderr + self.tty
 
 
-@dataclass(slots=True)
-class Session:
+class Session(Struct):
     """A client's streams; those it did not open are None. With `structured` it reads a Status from the
     error stream, else text."""
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 FRAME_LIMIT = 1 << 20
 """Longest frame in bytes that is taken; clients send at most 64 KiB."""
@@ -65,38 +66,33 @@ class SpdyError(Exception):
     """The client does not speak SPDY/3.1; the connection is of no more use."""
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(Struct, frozen=True):
     """The client has opened a stream; names of headers are in lower case."""
 
     stream: int
     headers: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Data:
+class Data(Struct, frozen=True):
     """Bytes of a stream."""
 
     stream: int
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(Struct, frozen=True):
     """The client will send no more on a stream (half-close)."""
 
     stream: int
 
 
-@dataclass(frozen=True, slots=True)
-class Reset:
+class Reset(Struct, frozen=True):
     """The client has given a stream up, both ways."""
 
     stream: int
 
 
-@dataclass(frozen=True, slots=True)
-class Ponged:
+class Ponged(Struct, frozen=True):
     """The client waits for these bytes: the answer to its PING."""
 
     frame: bytes
@@ -105,8 +101,7 @@ class Ponged:
 Event = Opened | Data | Finished | Reset | Ponged
 
 
-@dataclass(slots=True)
-class Spdy:
+class Spdy(Struct):
     """One connection. The methods that make frames must have their bytes sent in the order of the calls:
     headers are packed as one zlib stream."""
 

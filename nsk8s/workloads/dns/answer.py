@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, MutableSequence
-from dataclasses import dataclass
 
 import dns.edns
 import dns.exception
@@ -22,6 +21,7 @@ import dns.rdata
 import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
+from msgspec import Struct
 
 from nsk8s.workloads.dns.zone import Found, Record, Zone
 
@@ -45,8 +45,7 @@ ADDRESSES = {"A": 16, "AAAA": 28}
 Shuffle = Callable[[MutableSequence[bytes]], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(Struct, frozen=True):
     """A question for the upstreams. Without `aliases` their answer is the answer; with `aliases` the answer
     is these, and what the upstreams say of their end, the name `target`."""
 
@@ -55,8 +54,7 @@ class Ask:
     aliases: tuple[Record, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Kept:
+class _Kept(Struct, frozen=True):
     """An answer without its first two bytes, the query's id: `records` are in any order."""
 
     head: bytes

@@ -8,9 +8,10 @@ with ``pods insecure`` and ``ttl 30``, and loadbalance).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple, TypeVar
+
+from msgspec import Struct
 
 from nsk8s.api.types import Endpoint, EndpointSlice, Service, ServicePort
 from nsk8s.workloads.resolvconf import ZONE
@@ -43,8 +44,7 @@ class Record(NamedTuple):
     data: str
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """What the zone says to a question. Neither `records` nor `missing`: the name is there, and has no such
     records. `outside` is where a CNAME among the records leads when it leaves the zone."""
 

@@ -6,10 +6,11 @@ import asyncio
 import json
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from nsk8s.apiserver.authentication import ADMIN
 from nsk8s.paths import ClusterPaths

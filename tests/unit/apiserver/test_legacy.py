@@ -6,10 +6,10 @@ import http.client
 import json
 import socket
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from nsk8s.api import manifest
 from nsk8s.api.conversions import convert

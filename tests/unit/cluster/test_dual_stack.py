@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from nsk8s.api.types import Obj
 from nsk8s.cluster.endpoints import SLICES

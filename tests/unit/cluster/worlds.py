@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
+
+from msgspec.structs import replace
 
 from nsk8s.api.topology import NodeTopology, Topology
 from nsk8s.api.types import Obj, Pod, Taint

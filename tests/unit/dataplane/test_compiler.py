@@ -1,8 +1,7 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from nsk8s.api.topology import ClientTopology, NodeTopology, Topology
 from nsk8s.api.types import ContainerPort

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from nsk8s.dataplane.endpoints import Choice, ProxyEndpoint
 from nsk8s.dataplane.kubeproxy import Frontend

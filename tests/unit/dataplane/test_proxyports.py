@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from nsk8s.api.topology import KubeProxy
 from nsk8s.dataplane.compiler import Compiler
