@@ -30,7 +30,11 @@ def columns(printer: Printer) -> list[Obj]:
 def rows(
     printer: Printer, objects: Iterable[Obj], now: datetime, include: Include, version: str = "v1"
 ) -> list[Obj]:
-    """The rows, in the order of `objects`; `version` is that of meta.k8s.io."""
+    """The rows, in the order of `objects`; `version` is that of meta.k8s.io.
+
+    With ``Metadata`` a row has all of it but managedFields, which kube-apiserver sends too: no column is made
+    of them, and kubectl spent most of its time on them (of 5,000 pods 0.6 s of 1.1 s).
+    """
     api_version = f"meta.k8s.io/{version}"
     cells, conditions = printer.row, printer.conditions
     found: list[Obj] = []
@@ -44,7 +48,7 @@ def rows(
             row["object"] = {
                 "kind": "PartialObjectMetadata",
                 "apiVersion": api_version,
-                "metadata": obj["metadata"],
+                "metadata": {k: v for k, v in obj["metadata"].items() if k != "managedFields"},
             }
         else:
             row["object"] = None

@@ -261,3 +261,20 @@ def test_ages(seconds: int, words: str) -> None:
     from nsk8s.api.age import duration
 
     assert duration(timedelta(seconds=seconds)) == words
+
+
+def test_a_row_shows_all_metadata_but_managed_fields() -> None:
+    meta = {**META, "labels": {"a": "b"}, "managedFields": [{"manager": "kubectl"}]}
+    obj = {"metadata": meta, "kind": "ConfigMap", "apiVersion": "v1"}
+
+    def beside(include: tables.Include) -> object:
+        [row] = tables.rows(printer_for(BY_NAME["configmaps"]), [obj], NOW, include)
+        return row["object"]
+
+    assert beside("Metadata") == {
+        "kind": "PartialObjectMetadata",
+        "apiVersion": "meta.k8s.io/v1",
+        "metadata": {**META, "labels": {"a": "b"}},
+    }
+    assert beside("Object") == obj
+    assert beside("None") is None
