@@ -11,7 +11,7 @@ from nsk8s.apiserver.addressing import Filter, number, truth
 from nsk8s.apiserver.forms import Form
 from nsk8s.apiserver.request import JSON, Request
 from nsk8s.apiserver.status import failure
-from nsk8s.apiserver.watching import Watcher, Watchers, bookmark, line
+from nsk8s.apiserver.watching import Watcher, Watchers, bookmark, events, line
 from nsk8s.cluster.store import Store
 from nsk8s.errors import ApiError
 
@@ -42,7 +42,7 @@ async def watch(
         begin = [form.event("ADDED", obj) for obj in resources.selected(store, about)]
     else:
         try:
-            begin = [form.event(*event) for event in watcher.events(store.since(since))] if since else []
+            begin = [form.event(*event) for event in events(about, store.since(since))] if since else []
         except ApiError as error:
             await answer.prepare(http)
             await answer.write(line("ERROR", failure(error)))

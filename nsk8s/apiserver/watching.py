@@ -18,11 +18,36 @@ from nsk8s.apiserver.addressing import Filter
 from nsk8s.apiserver.forms import Form
 from nsk8s.cluster.store import Change
 
+Audience = dict["Watcher", None]
+"""Watchers of the same objects in the same form: what one of them is told, all are told."""
+
 BACKLOG = 20_000
 """Events a watcher may be behind before it is dropped; it comes back with its last resourceVersion."""
 PAUSE = 3.0
 """For how long watchers are left alone after they were woken, as a multiple of the time that they took: a
 hundred of them would take all the time there is, were they to send each event by itself."""
+
+
+def event(about: Filter, change: Change) -> tuple[str, Obj] | None:
+    """What a change is to a watcher of these objects: one that leaves the selection is DELETED, one that
+    enters it ADDED; None if it is nothing."""
+    if change.key.resource != about.stored_as:
+        return None
+    if about.everything:
+        return change.type, change.new
+    now = change.type != "DELETED" and about.passes(change.new)
+    before = change.old is not None and about.passes(change.old)
+    if now:
+        return ("MODIFIED" if before else "ADDED"), change.new
+    return ("DELETED", change.new) if before else None
+
+
+def events(about: Filter, changes: Iterable[Change]) -> Iterator[tuple[str, Obj]]:
+    """All that `changes` are to a watcher of these objects."""
+    for change in changes:
+        found = event(about, change)
+        if found is not None:
+            yield found
 
 
 class Watcher:
@@ -35,26 +60,6 @@ class Watcher:
         self._lines: list[bytes] = []
         self._waiting: asyncio.Future[None] | None = None
         self._dropped = False
-
-    def event(self, change: Change) -> tuple[str, Obj] | None:
-        """What this change is to this watcher: an object that leaves its selection is DELETED, one that
-        enters it ADDED; None if it is nothing."""
-        if change.key.resource != self.about.stored_as:
-            return None
-        if self.about.everything:
-            return change.type, change.new
-        now = change.type != "DELETED" and self.about.passes(change.new)
-        before = change.old is not None and self.about.passes(change.old)
-        if now:
-            return ("MODIFIED" if before else "ADDED"), change.new
-        return ("DELETED", change.new) if before else None
-
-    def events(self, changes: Iterable[Change]) -> Iterator[tuple[str, Obj]]:
-        """All that `changes` are to this watcher."""
-        for change in changes:
-            found = self.event(change)
-            if found is not None:
-                yield found
 
     def tell(self, text: bytes) -> None:
         """Queue one line, to be sent when the watcher is woken; one that is too far behind is dropped
@@ -84,31 +89,31 @@ class Watchers:
     """All watches of the server, by resource."""
 
     def __init__(self) -> None:
-        self._watchers: dict[str, dict[Watcher, None]] = {}
+        self._audiences: dict[str, dict[tuple[Filter, Hashable], Audience]] = {}
         self._told: dict[Watcher, None] = {}
         self._waking: asyncio.TimerHandle | None = None
         self._next = 0.0
 
     def __len__(self) -> int:
         """How many there are."""
-        return sum(map(len, self._watchers.values()))
+        return sum(len(one) for audiences in self._audiences.values() for one in audiences.values())
 
     def notify(self, changes: Iterable[Change]) -> None:
         """Tell everybody concerned; `changes` are committed."""
-        if not self._watchers:
+        if not self._audiences:
             return
         for change in changes:
             lines: dict[tuple[str, Hashable], bytes] = {}
-            for watcher in self._watchers.get(change.key.resource, ()):
-                event = watcher.event(change)
-                if event is None:
+            for (about, form), audience in self._audiences.get(change.key.resource, {}).items():
+                found = event(about, change)
+                if found is None:
                     continue
-                key = (event[0], watcher.form.key)
-                text = lines.get(key)
+                text = lines.get((found[0], form))
                 if text is None:
-                    text = lines[key] = watcher.form.event(*event)
-                watcher.tell(text)
-                self._told[watcher] = None
+                    text = lines[found[0], form] = next(iter(audience)).form.event(*found)
+                for watcher in audience:
+                    watcher.tell(text)
+                self._told |= audience
         if self._told and self._waking is None:
             self._waking = asyncio.get_running_loop().call_at(self._next, self._wake)
 
@@ -131,14 +136,15 @@ class Watchers:
     @contextmanager
     def following(self, watcher: Watcher) -> Iterator[None]:
         """From now on, `watcher` is told of every change."""
-        resource = watcher.about.stored_as
-        self._watchers.setdefault(resource, {})[watcher] = None
+        key = watcher.about, watcher.form.key
+        audiences = self._audiences.setdefault(watcher.about.stored_as, {})
+        audiences.setdefault(key, {})[watcher] = None
         try:
             yield
         finally:
-            del self._watchers[resource][watcher]
-            if not self._watchers[resource]:
-                del self._watchers[resource]
+            del audiences[key][watcher]
+            if not audiences[key]:
+                del audiences[key]
 
 
 def line(kind: str, obj: Obj) -> bytes:
