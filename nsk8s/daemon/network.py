@@ -18,7 +18,7 @@ from nsk8s.dataplane.fabric import HOST
 from nsk8s.errors import KernelError
 from nsk8s.kernel.conntrack import Frontends
 from nsk8s.kernel.machine import Machine, Sandbox
-from nsk8s.linux.state import diff, ours
+from nsk8s.linux.state import diff, ours, spared
 from nsk8s.linux.values import Namespace, NamespaceState, Op, Restore, Transaction
 
 FIRST_GENERATION = 1
@@ -139,7 +139,8 @@ class Network:
 
     def _compare(self, plan: Plan, names: list[str]) -> int:
         plan = self._with_host(plan)
-        if self._unsure:
+        sure = not self._unsure
+        if not sure:
             names = list(plan.states)
         existing = self.machine.sandboxes()
         tags = {**plan.tags, **{name: share.tag for name, share in plan.shares.items()}}
@@ -152,12 +153,12 @@ class Network:
         self._applied = {n: s for n, s in self._applied.items() if n in existing or n == HOST}
         self._unsure = True
         present = [n for n in names if n in existing or n == HOST]
-        actual = self._observe(plan, present)
+        actual = self._observe(plan, present, sure=sure)
         broken = {n for n in names if actual.get(n) != plan.states[n]}
         if broken:
             near = _inner(broken, plan.states)
             near |= _outer(broken | near, plan.states)
-            actual |= self._observe(plan, [n for n in near - set(actual) if n in existing])
+            actual |= self._observe(plan, [n for n in near - set(actual) if n in existing], sure=sure)
             scope = broken | near
             ops = diff(
                 {n: s for n, s in actual.items() if n in scope},
@@ -173,11 +174,14 @@ class Network:
         self._share(plan)
         return len(ops) + len(stray)
 
-    def _observe(self, plan: Plan, names: list[str]) -> dict[str, NamespaceState]:
+    def _observe(self, plan: Plan, names: list[str], *, sure: bool) -> dict[str, NamespaceState]:
         """What the kernel holds of ours. A rule set whose generation nobody has moved since we wrote it is
-        what we wrote, and need not be dumped."""
+        what we wrote, and need not be dumped; nor, if we are `sure` of what we wrote, where we want no rules
+        and wrote none."""
         now = {n: self.machine.generation(n) for n in names if _ruled(plan.states[n])}
         kept = {n for n, number in now.items() if number is not None and number == self._generations.get(n)}
+        if sure:
+            kept |= {n for n in names if n not in now and not _ruled(self._applied.get(n, plan.states[n]))}
         kept &= self._applied.keys()
         self._generations |= now  # asked before the dump: a change during it makes the next look dump again
         found = {}
@@ -186,7 +190,13 @@ class Network:
         rules6 = {n for n in names if plan.states[n].rules6.tables or last[n].rules6.tables}
         tables = {n: plan.own.tables for n in names if n != HOST}
         seen = self.machine.observe(
-            names, plan.own.chains, without_rules=kept, with_rules6=rules6, sysctls=keys, tables=tables
+            names,
+            plan.own.chains,
+            without_rules=kept,
+            with_rules6=rules6,
+            sysctls=keys,
+            tables=tables,
+            without={n: spared(plan.states[n], last[n]) for n in names},
         )
         for name, state in seen.items():
             if name in kept:

@@ -22,6 +22,7 @@ from nsk8s.kernel.netlink import Netlink
 from nsk8s.kernel.sandboxes import Sandbox, Sandboxes
 from nsk8s.linux import iptables as rules
 from nsk8s.linux.nftables import Key
+from nsk8s.linux.state import Spared
 from nsk8s.linux.text import commands
 from nsk8s.linux.values import Namespace, NamespaceState, Op, Sysctl
 from nsk8s.paths import ClusterPaths
@@ -29,6 +30,7 @@ from nsk8s.paths import ClusterPaths
 __all__ = ["KernelErrors", "Machine", "Sandbox"]
 
 _NONE: Mapping[str, str] = MappingProxyType({})
+_NOTHING: Mapping[str, Collection[Spared]] = MappingProxyType({})
 _NO_KEYS: Mapping[str, Iterable[str]] = MappingProxyType({})
 _NO_TABLES: Mapping[str, Collection[Key]] = MappingProxyType({})
 
@@ -139,13 +141,15 @@ class Machine:
         with_rules6: Collection[str] = (),
         sysctls: Mapping[str, Iterable[str]] = _NO_KEYS,
         tables: Mapping[str, Collection[Key]] = _NO_TABLES,
+        without: Mapping[str, Collection[Spared]] = _NOTHING,
     ) -> dict[str, NamespaceState]:
         """What the kernel holds in the given namespaces ("" is the host's own); those that are not there
         are left out.
 
         Rules are those of chains whose names begin with one of `own_chains`, and the jumps to them (those of
         ip6tables for `with_rules6` only); none are read for `without_rules`, neither there nor of nft's
-        `tables`. Of sysctls and of those tables only the ones asked for, by namespace, are read.
+        `tables`. Of sysctls and of those tables only the ones asked for, by namespace, are read; of
+        addresses, routes and neighbours all but what a namespace is to be read `without`.
         """
         found: dict[str, NamespaceState] = {}
         ruled = []
@@ -154,7 +158,7 @@ class Machine:
             try:
                 hostname = self._sandboxes.hostname(name)
                 with self._sandboxes.enter(name), Netlink() as netlink:
-                    state = observation.observe(netlink, name, hostname)
+                    state = observation.observe(netlink, name, hostname, without.get(name, ()))
                     if keys := sysctls.get(name):
                         state = replace(state, sysctls=frozenset(_sysctls(keys)))
                     if name not in without_rules:

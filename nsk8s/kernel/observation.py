@@ -10,11 +10,12 @@ import functools
 import operator
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import cast
 
 from nsk8s.kernel import rtnetlink as rt
 from nsk8s.kernel.netlink import Netlink, attr_u32, attributes
+from nsk8s.linux.state import Spared
 from nsk8s.linux.values import Address, FdbEntry, Kind, Link, NamespaceState, Neighbour, Peer, Route, Vxlan
 
 _U32 = struct.Struct("=I")
@@ -58,8 +59,10 @@ def mac(index: int) -> str:
     return _mac(attributes(body, 16).get(rt.IFLA_ADDRESS, b""))
 
 
-def observe(netlink: Netlink, name: str, hostname: str = "") -> NamespaceState:
-    """The namespace that the socket belongs to; rules and sysctls are read elsewhere.
+def observe(
+    netlink: Netlink, name: str, hostname: str = "", without: Collection[Spared] = ()
+) -> NamespaceState:
+    """The namespace that the socket belongs to, `without` some parts; rules and sysctls are read elsewhere.
 
     Links come in the order of their ifindex. Raises OSError if the kernel refuses a dump.
     """
@@ -75,17 +78,19 @@ def observe(netlink: Netlink, name: str, hostname: str = "") -> NamespaceState:
         found.append((index, flags, fields))
     links = tuple(link for one in sorted(found, key=lambda f: f[0]) if (link := _link(*one, names)))
     vxlans = {link.name for link in links if link.kind == "vxlan"}
+    tables = [_ROUTES[socket.AF_INET]]
+    if "routes of IPv6" not in without:
+        tables.append(_ROUTES[socket.AF_INET6])
+    neighbours = () if "neighbours" in without else netlink.dump(rt.RTM_GETNEIGH, _NEIGHBOURS)
     return NamespaceState(
         name,
         hostname,
         links,
         frozenset(_addresses(netlink.dump(rt.RTM_GETADDR, _ADDRESSES), names)),
         frozenset(
-            route
-            for asked in _ROUTES.values()
-            for route in _routes(netlink.dump(rt.RTM_GETROUTE, asked), names)
+            route for asked in tables for route in _routes(netlink.dump(rt.RTM_GETROUTE, asked), names)
         ),
-        frozenset(_neighbours(netlink.dump(rt.RTM_GETNEIGH, _NEIGHBOURS), names)),
+        frozenset(_neighbours(neighbours, names)),
         frozenset(_fdb(netlink, {i: n for i, n in names.items() if n in vxlans})),
     )
 

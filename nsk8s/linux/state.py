@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from nsk8s.linux import iptables, nftables
 from nsk8s.linux.model import KEYS, Key, Machine, Model, apply
@@ -34,7 +34,10 @@ from nsk8s.linux.values import (
     VethPair,
 )
 
-__all__ = ["Machine", "apply", "diff", "ours"]
+__all__ = ["Machine", "Spared", "apply", "diff", "ours", "spared"]
+
+Spared = Literal["neighbours", "routes of IPv6"]
+"""Parts of a namespace that take the kernel as long to tell where there are none."""
 
 T = TypeVar("T", Address, Route, Neighbour, FdbEntry)
 
@@ -233,6 +236,18 @@ def ours(
         settled(actual.rules6, desired.rules6, before.rules6),
         nftables.settled(actual.nft, desired.nft),
     )
+
+
+def spared(desired: NamespaceState, previous: NamespaceState) -> frozenset[Spared]:
+    """What need not be read for `ours` to tell: it would keep nothing of that."""
+    if any(link.vxlan for link in desired.links):
+        return frozenset()
+    found: set[Spared] = set()
+    if not (desired.neighbours or previous.neighbours):
+        found.add("neighbours")
+    if all(route.family == 4 for state in (desired, previous) for route in state.routes):
+        found.add("routes of IPv6")
+    return frozenset(found)
 
 
 def _our_links(

@@ -9,8 +9,8 @@ from functools import reduce
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nsk8s.linux.state import apply, diff, ours
-from nsk8s.linux.values import NamespaceState, Op, Value
+from nsk8s.linux.state import apply, diff, ours, spared
+from nsk8s.linux.values import Link, NamespaceState, Neighbour, Op, Route, Value, Vxlan
 from tests.properties.machines import machines
 
 Machine = Mapping[str, NamespaceState]
@@ -98,3 +98,28 @@ def test_what_we_made_before_is_deleted(before: Machine, desired: Machine) -> No
         seen = ours(before[name], desired[name], before[name])
         assert seen.routes == before[name].routes
         assert {link.name for link in seen.links} == {link.name for link in before[name].links}
+
+
+@given(machines(), machines(), machines())
+@EXAMPLES
+def test_what_need_not_be_read_would_not_be_ours(actual: Machine, desired: Machine, before: Machine) -> None:
+    for name, state in desired.items():
+        held, last = actual.get(name, NamespaceState(name)), before.get(name, state)
+        without = spared(state, last)
+        read = replace(
+            held,
+            neighbours=frozenset() if "neighbours" in without else held.neighbours,
+            routes=frozenset(r for r in held.routes if r.family == 4 or "routes of IPv6" not in without),
+        )
+        assert ours(read, state, last) == ours(held, state, last)
+
+
+def test_only_what_nobody_wants_is_spared() -> None:
+    pod = NamespaceState("p", routes=frozenset({Route("default", "eth0", "10.244.1.1")}))
+    assert spared(pod, pod) == {"neighbours", "routes of IPv6"}
+    both = replace(pod, routes=pod.routes | {Route("default", "eth0", "fd00::1")})
+    assert spared(both, pod) == spared(pod, both) == {"neighbours"}
+    held = replace(pod, neighbours=frozenset({Neighbour("eth0", "10.244.1.1", "02:00:00:00:00:01")}))
+    assert spared(held, pod) == spared(pod, held) == {"routes of IPv6"}
+    tunnel = Link("flannel.1", "vxlan", 1450, vxlan=Vxlan(1, 8472, "172.18.0.2", "eth0"))
+    assert spared(replace(pod, links=(tunnel,)), pod) == set()
