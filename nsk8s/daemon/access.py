@@ -1,5 +1,6 @@
 """Where the API listens beside its unix socket: on the host's loopback interface, and on the control-plane
-nodes' own addresses, in their network namespaces.
+nodes, in their network namespaces, at every address of both families as a real one does (its
+``--bind-address`` is 0.0.0.0, which Go takes for both).
 
 The port on the host follows from the cluster's name, so that a cluster made again is found where it was
 (kubectl keeps what it has learned of a server by address); it is written down, and another one is taken
@@ -17,29 +18,20 @@ from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
 
-from msgspec import Struct
-
-from nsk8s.api.topology import NodeTopology, Topology
+from nsk8s.api.topology import Topology
 from nsk8s.apiserver.connections import Listener
 from nsk8s.apiserver.server import ApiServer, Identify
 from nsk8s.cluster.services import API_PORT
 from nsk8s.daemon.network import Network
 from nsk8s.daemon.pki import Keys, server_names, write
 from nsk8s.errors import HostError, NsK8sError
+from nsk8s.kernel.listening import listening
 from nsk8s.paths import ClusterPaths
 
 log = logging.getLogger("nsk8s")
 
 PORTS = range(20000, 30000)
 """Ports of API servers on the host: below the ephemeral ports, away from NodePorts."""
-BACKLOG = 1024
-
-
-class Place(Struct, frozen=True):
-    """A node's network namespace, as the kernel numbers it, and an address there."""
-
-    namespace: int
-    address: str
 
 
 class Access:
@@ -56,7 +48,7 @@ class Access:
         self._names: tuple[str, ...] = ()
         self._tls: ssl.SSLContext | None = None
         self._host: Listener | None = None
-        self._nodes: dict[Place, Listener] = {}
+        self._nodes: dict[int, Listener] = {}  # by network namespace, as the kernel numbers it
         self._tried = asyncio.Event()
         self._failure: NsK8sError | None = None
 
@@ -75,7 +67,7 @@ class Access:
         self._failure = None
         try:
             await self.open_host(topology)
-            await self._on_nodes([node for node in topology.nodes if node.role == "control-plane"])
+            await self._on_nodes([node.name for node in topology.nodes if node.role == "control-plane"])
         except NsK8sError as error:
             self._failure = error
             raise
@@ -92,34 +84,34 @@ class Access:
                 self._tls = await asyncio.to_thread(self._keys.server, names)
                 self._names = names
             if self._host is None:
-                listening = loopback(self._paths)
-                await asyncio.to_thread(self._keys.kubeconfig, listening.getsockname()[1])
-                self._host = await self._api.serve(listening, self._identify, self._tls)
+                opened = loopback(self._paths)
+                await asyncio.to_thread(self._keys.kubeconfig, opened.getsockname()[1])
+                self._host = await self._api.serve(opened, self._identify, self._tls)
         except OSError as error:
             raise HostError(f"the API cannot listen on this host: {error}") from error
 
-    async def _on_nodes(self, nodes: Iterable[NodeTopology]) -> None:
-        sockets = await self._network.in_kernel(partial(self._sockets, tuple(nodes)))
-        for place in [place for place in self._nodes if place not in sockets]:
-            await self._nodes.pop(place).close()
-        for place, listening in sockets.items():
-            if listening is not None:
-                self._nodes[place] = await self._api.serve(listening, self._identify, self._tls)
+    async def _on_nodes(self, names: Iterable[str]) -> None:
+        sockets = await self._network.in_kernel(partial(self._sockets, tuple(names)))
+        for namespace in [namespace for namespace in self._nodes if namespace not in sockets]:
+            await self._nodes.pop(namespace).close()
+        for namespace, opened in sockets.items():
+            if opened is not None:
+                self._nodes[namespace] = await self._api.serve(opened, self._identify, self._tls)
 
-    def _sockets(self, nodes: tuple[NodeTopology, ...]) -> dict[Place, socket.socket | None]:
-        """In the kernel's thread: where the nodes are now, and new sockets for those that nobody
-        listens in."""
+    def _sockets(self, names: tuple[str, ...]) -> dict[int, socket.socket | None]:
+        """In the kernel's thread: the networks of the nodes of these names, and new sockets for those that
+        nobody listens in."""
         machine = self._network.machine
-        found: dict[Place, socket.socket | None] = {}
-        for node in nodes:
+        found: dict[int, socket.socket | None] = {}
+        for name in names:
             try:
-                place = Place(machine.network(node.name), node.address)
-                found[place] = None
-                if place not in self._nodes:
-                    with machine.enter(node.name):
-                        found[place] = _listening(node.address, API_PORT)
+                namespace = machine.network(name)
+                found[namespace] = None
+                if namespace not in self._nodes:
+                    with machine.enter(name):
+                        found[namespace] = listening("", API_PORT)
             except (OSError, NsK8sError) as error:  # the next look at the node finds it, or makes it anew
-                log.error("the API cannot listen on node %s: %s", node.name, error)
+                log.error("the API cannot listen on node %s: %s", name, error)
         return found
 
     async def _close(self) -> None:
@@ -136,22 +128,9 @@ def loopback(paths: ClusterPaths) -> socket.socket:
         first = int(paths.port.read_text())
     for port in [first, *(port for port in PORTS if port > first), *(port for port in PORTS if port < first)]:
         try:
-            listening = _listening("127.0.0.1", port)
+            opened = listening("127.0.0.1", port)
         except OSError:
             continue
         write(paths.port, f"{port}\n".encode())
-        return listening
+        return opened
     raise HostError("no port is free on 127.0.0.1", hint=f"the API uses one of {PORTS[0]}-{PORTS[-1]}")
-
-
-def _listening(address: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    found = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-    try:
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind((address, port))
-        found.listen(BACKLOG)
-    except OSError:
-        found.close()
-        raise
-    return found

@@ -21,6 +21,7 @@ from http import HTTPStatus
 
 import h11
 
+from nsk8s.kernel.listening import listening
 from nsk8s.kernel.namespaces import inside
 
 Place = tuple[int, str, int]
@@ -185,12 +186,7 @@ def open_all(places: list[Place]) -> dict[Place, socket.socket | str]:
 
 
 def _listening(address: str, port: int) -> socket.socket | str:
-    """For every address of both families with one socket, as Go listens, where the kernel has IPv6."""
-    both = not address and socket.has_dualstack_ipv6()
-    family = socket.AF_INET6 if both or ":" in address else socket.AF_INET
     try:
-        opened = socket.create_server((address, port), family=family, dualstack_ipv6=both)
+        return listening(address, port)
     except OSError as error:
         return f"listen tcp {address}:{port}: bind: {os.strerror(error.errno or 0).lower()}"
-    opened.setblocking(False)
-    return opened

@@ -325,9 +325,9 @@ class Scenario:
         return self.lab.capture(namespace, device)
 
 
-def url(ip: str, number: int) -> str:
+def url(ip: str, number: int, scheme: str = "http") -> str:
     """Where an HTTP server is."""
-    return f"http://[{ip}]:{number}/" if ":" in ip else f"http://{ip}:{number}/"
+    return f"{scheme}://[{ip}]:{number}/" if ":" in ip else f"{scheme}://{ip}:{number}/"
 
 
 def refusal(frame: Frame) -> bool:

@@ -17,7 +17,7 @@ from tests.lab import Lab
 from tests.netns import kubectls
 from tests.netns.kubectls import Kubectl
 from tests.netns.processes_of import Processes, kill
-from tests.netns.scenario import Obj, pod
+from tests.netns.scenario import DUAL_STACK, Obj, pod, seen, url
 from tests.netns.standing import until
 
 pytestmark = pytest.mark.netns
@@ -130,8 +130,25 @@ def test_a_pod_that_wants_no_token_has_none(lab: Lab) -> None:
 
 def test_a_node_reaches_the_api_as_well(lab: Lab) -> None:
     ca = ClusterPaths(lab.name).pki / "ca.pem"
-    for where, url in (("w2", API), ("w2", f"https://{address(lab, 'master')}:6443")):
-        assert "gitVersion" in lab.inside(where, "curl", "-sS", "--cacert", str(ca), f"{url}/version")
+    for where, at in (("w2", API), ("w2", f"https://{address(lab, 'master')}:6443")):
+        assert "gitVersion" in lab.inside(where, "curl", "-sS", "--cacert", str(ca), f"{at}/version")
+
+
+def test_the_api_is_at_the_nodes_addresses_of_both_families_and_its_certificate_names_them(
+    cluster: MakeLab,
+) -> None:
+    made = topology("w1")
+    made["spec"] |= DUAL_STACK
+    lab = cluster(yaml.safe_dump(made))
+    ca = str(ClusterPaths(lab.name).pki / "ca.pem")
+    internal = [a["address"] for a in lab.get("node", "master")[0]["status"]["addresses"][:2]]
+    assert [":" in ip for ip in internal] == [False, True]
+    for ip in internal:
+        with lab.capture("master", "eth0") as packets:
+            asked = f"{url(ip, 6443, 'https')}version"
+            assert "gitVersion" in lab.inside("w1", "curl", "-sS", "--max-time", "5", "--cacert", ca, asked)
+            assert seen(packets, lambda f: f.dport == 6443 and not f.outgoing)
+            assert not seen(packets, lambda f: f.dport == 6443 and f.dst not in internal)
 
 
 def test_the_token_of_a_pod_ends_with_it(lab: Lab, kubectl: Kubectl) -> None:
@@ -216,4 +233,4 @@ def test_the_api_moves_with_the_topology(cluster: MakeLab) -> None:
     until(lab, lambda: answers(lab), "the API is there again inside")
     assert not lab.netns("master").exists()
     listening = lab.inside("boss", "ss", "-Hltn", "sport = :6443")
-    assert listening.split()[3] == f"{address(lab, 'boss')}:6443"
+    assert listening.split()[3] == "*:6443"
