@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,9 @@ def test_a_program_leads_a_session_and_inherits_nothing() -> None:
     pid = spawn("/bin/sleep", ["nothing", "60"])
     try:
         there = Path(f"/proc/{pid}")
+        end = time.monotonic() + 10
+        while not (there / "cmdline").read_bytes():  # executed, and about to be told its words
+            assert time.monotonic() < end
         assert (there / "cmdline").read_bytes() == b"nothing\x0060\0"
         assert (there / "environ").read_bytes() == b""
         assert os.getsid(pid) == pid
