@@ -21,6 +21,7 @@ from nsk8s.apiserver.addressing import Address, Filter, number
 from nsk8s.apiserver.fields import Fields
 from nsk8s.apiserver.request import mapping
 from nsk8s.apiserver.status import success
+from nsk8s.cluster import scaling
 from nsk8s.cluster.deletion import Propagation
 from nsk8s.cluster.registry import Registry
 from nsk8s.cluster.store import Store
@@ -147,11 +148,8 @@ class Write(Struct, frozen=True):
             case "" | "status" as part if self.address.name:
                 return self.registry.update(self._given(body), manager=self.manager, subresource=part)
             case "scale":
-                spec = self.fields.given(body).get("spec")
-                replicas = spec.get("replicas", 0) if isinstance(spec, dict) else 0
-                if type(replicas) is not int:
-                    raise ApiError(400, "BadRequest", f"spec.replicas: an integer, not {replicas!r}")
-                return self.registry.scale(*self._where, replicas, manager=self.manager)
+                replicas, revision = scaling.wanted(self.fields.given(body))
+                return self.registry.scale(*self._where, replicas, manager=self.manager, revision=revision)
         raise _no_method(self.address)
 
     def change(self, body: Any, kind: str, *, force: bool) -> tuple[Obj, int]:  # noqa: ANN401  # JSON
@@ -161,7 +159,7 @@ class Write(Struct, frozen=True):
             raise _no_method(self.address)
         if kind in APPLY_PATCHES:
             if part == "scale":
-                raise _no_method(self.address)
+                return self._apply_scale(mapping(body), force), 200
             # What it may contain is judged by server-side apply itself, in words of its own.
             config = _fitting(self.registry, self.address, mapping(body))
             found, new = self.registry.apply_patch(
@@ -189,6 +187,15 @@ class Write(Struct, frozen=True):
             decode=lambda made: self.fields.made(made, body, PATCHES[kind]),
         )
         return found, 200
+
+    def _apply_scale(self, body: Obj, force: bool) -> Obj:
+        given = body.get("apiVersion", "")
+        if given != scaling.VERSION:
+            what = "Incorrect version specified in apply patch. "
+            what += f"Specified patch version: {given}, expected: {scaling.VERSION}"
+            raise ApiError(400, "BadRequest", what)
+        config = {**body, "metadata": _at(self.address, body)}
+        return self.registry.apply_scale(*self._where, config, manager=self.manager, force=force)
 
     @property
     def _where(self) -> tuple[str, str, str]:
@@ -316,6 +323,11 @@ def _fitting(registry: Registry, address: Address, body: Obj) -> Obj:
             "BadRequest",
             f"{given[1]} in version {given[0]!r} cannot be handled as a {resource.kind}",
         )
+    return {**body, "apiVersion": given[0], "kind": given[1], "metadata": _at(address, body)}
+
+
+def _at(address: Address, body: Obj) -> Obj:
+    """The metadata of a body, completed by what the path says. Raises `ApiError` 400 where they disagree."""
     meta = body.get("metadata") or {}
     if not isinstance(meta, dict):
         raise ApiError(400, "BadRequest", "metadata: an object")
@@ -329,7 +341,7 @@ def _fitting(registry: Registry, address: Address, body: Obj) -> Obj:
                     what += f"({wanted})"
                 raise ApiError(400, "BadRequest", what)
             meta[field] = wanted
-    return {**body, "apiVersion": given[0], "kind": given[1], "metadata": meta}
+    return meta
 
 
 def _no_method(address: Address) -> ApiError:

@@ -213,12 +213,9 @@ class Registry:
         patch is written for the version of `view`. What it has made goes through `decode`, which may refuse
         it."""
         if subresource == "scale":
-            structure = structure_of("autoscaling/v1", "Scale")
-            scale = decode(_patched(self.scale(resource, namespace, name), patch, kind, structure))
-            replicas = (scale.get("spec") or {}).get("replicas", 0)
-            if type(replicas) is not int:
-                raise ApiError(400, "BadRequest", f"spec.replicas: an integer, not {replicas!r}")
-            return self.scale(resource, namespace, name, replicas, manager=manager)
+            scale = decode(_patched(self.scale(resource, namespace, name), patch, kind, _scales()))
+            replicas, revision = scaling.wanted(scale)
+            return self.scale(resource, namespace, name, replicas, manager=manager, revision=revision)
         stored = self.store.find(resource, namespace, name)
         target = self.kinds.by_name[resource]
         old = stored if view is None else convert(stored, view)
@@ -266,9 +263,7 @@ class Registry:
         where others own what would change and it is not `force`."""
         target = self.kinds.by_name[resource]
         config = _placed(convert(config, target), target)
-        meta = config["metadata"]
-        if meta.get("managedFields") is not None:
-            raise ApiError(400, "BadRequest", "metadata.managedFields must be nil")
+        meta = _unmanaged(config["metadata"])
         old = self.store.get(resource, namespace, name)
         if old is None and subresource:
             old = self.store.find(resource, namespace, name)
@@ -370,20 +365,55 @@ class Registry:
     # --- scale --------------------------------------------------------------------------------------
 
     def scale(
-        self, resource: str, namespace: str, name: str, replicas: int | None = None, *, manager: str = ""
+        self,
+        resource: str,
+        namespace: str,
+        name: str,
+        replicas: int | None = None,
+        *,
+        manager: str = "",
+        revision: str = "",
     ) -> Obj:
         """The ``scale`` subresource (autoscaling/v1 Scale); sets the replicas first when given, which are
-        then the `manager`'s."""
+        then the `manager`'s. A `revision` other than the stored one is a 409 Conflict."""
         paths = self._scale_paths(resource)
         obj = self.store.find(resource, namespace, name)
-        if replicas is not None:
-            if replicas < 0:
-                what = f"Invalid value: {replicas}: must be greater than or equal to 0"
-                raise _invalid("Scale", name, [Problem("spec.replicas", what)])
-            new = scaling.scaled(obj, paths, replicas)
-            track = self._track(self.kinds.by_name[resource], obj, new, manager, "scale")
-            obj = self.store.update(resource, new if track is None else _owned(new, track(new)))
-        return scaling.scale_of(obj, paths)
+        if replicas is None:
+            return scaling.scale_of(obj, paths)
+        scale, managed = scaling.scale_of(obj, paths), scaling.owners_of_scale(_owners(obj), paths)
+        new = {**scale, "spec": {"replicas": replicas}}
+        if revision:
+            new["metadata"] = {**scale["metadata"], "resourceVersion": revision}
+        if manager and managed:
+            writer = managedfields.Writer(manager, scaling.VERSION, "scale", self.store.now())
+            managed = managedfields.recorded(managed, scale, new, _scales(), writer)
+        return self._rescaled(resource, obj, new, managed)
+
+    def apply_scale(
+        self, resource: str, namespace: str, name: str, config: Obj, *, manager: str, force: bool = False
+    ) -> Obj:
+        """Server-side apply of a Scale, which is returned. Raises `ApiError` as `apply_patch` does."""
+        _unmanaged(config["metadata"])
+        paths = self._scale_paths(resource)
+        obj = self.store.find(resource, namespace, name)
+        managed = scaling.owners_of_scale(_owners(obj), paths)
+        live = _owned(scaling.scale_of(obj, paths), managedfields.encode(managed))
+        writer = managedfields.Writer(manager, scaling.VERSION, "scale", self.store.now())
+        new, managed = serverside.apply(live, config, _scales(), writer, force=force)
+        return self._rescaled(resource, obj, new, managed)
+
+    def _rescaled(self, resource: str, obj: Obj, scale: Obj, managed: managedfields.Managed) -> Obj:
+        """Store an object with the replicas of `scale`, whose fields are `managed`; its Scale then."""
+        paths, version = self._scale_paths(resource), self.kinds.by_name[resource].api_version
+        meta, name = obj["metadata"], obj["metadata"]["name"]
+        replicas, revision = scaling.wanted(scale)
+        if replicas < 0:
+            what = f"Invalid value: {replicas}: must be greater than or equal to 0"
+            raise _invalid("Scale", name, [Problem("spec.replicas", what)])
+        owners = scaling.owners_of_parent(_owners(obj), managed, paths, version)
+        new = {**obj, "metadata": {**meta, "resourceVersion": revision}}
+        new = _owned(scaling.scaled(new, paths, replicas), managedfields.encode(owners))
+        return scaling.scale_of(self.store.update(resource, new), paths)
 
     def _scale_paths(self, name: str) -> scaling.Paths:
         resource = self.kinds.by_name.get(name)
@@ -454,6 +484,13 @@ class Registry:
             )
 
 
+def _unmanaged(meta: Obj) -> Obj:
+    """The metadata of what is to be applied. Raises `ApiError` 400."""
+    if meta.get("managedFields") is not None:
+        raise ApiError(400, "BadRequest", "metadata.managedFields must be nil")
+    return meta
+
+
 def _placed(obj: Obj, resource: Resource) -> Obj:
     """A copy with its own metadata, in its namespace."""
     given = obj.get("metadata")
@@ -465,12 +502,24 @@ def _placed(obj: Obj, resource: Resource) -> Obj:
     return {**obj, "metadata": meta}
 
 
+def _owners(obj: Obj) -> managedfields.Managed:
+    """Who owns the fields of a stored object."""
+    return managedfields.decode(obj["metadata"].get("managedFields"))
+
+
 def _owned(obj: Obj, entries: list[Obj] | None) -> Obj:
     """`obj` with these managedFields; without any if there are none."""
     meta = {name: value for name, value in obj["metadata"].items() if name != "managedFields"}
     if entries:
         meta["managedFields"] = entries
     return {**obj, "metadata": meta}
+
+
+def _scales() -> Structure:
+    """How Scales are merged."""
+    found = structure_of(scaling.VERSION, "Scale")
+    assert found is not None
+    return found
 
 
 def _patched(target: Json, patch: Json, kind: str, structure: Structure | None) -> Json:

@@ -449,6 +449,26 @@ def test_patch_of_a_subresource(web: Kubectl) -> None:
     web("delete", "service", "outside")
 
 
+def test_apply_of_a_subresource(web: Kubectl) -> None:
+    needs(web, 32, "apply --subresource")
+    web("create", "service", "loadbalancer", "applied", "--tcp=80")
+    meta = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "applied"}}
+    given = {**meta, "status": {"loadBalancer": {"ingress": [{"ip": "203.0.113.8"}]}}}
+    words = ("apply", "--server-side", "-f", "-")
+    web(*words, "--subresource=status", stdin=json.dumps(given))
+    assert "203.0.113.8" in web("get", "svc", "applied", "--no-headers")
+    web("delete", "service", "applied")
+    # kubectl sends the object that the Scale belongs to, which is not what a scale is of.
+    whole = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "web"},
+        "spec": {"replicas": 3},
+    }
+    refused = web.fails(*words, "--subresource=scale", "--validate=false", stdin=json.dumps(whole))
+    assert "Specified patch version: apps/v1, expected: autoscaling/v1" in refused
+
+
 def test_edit(web: Kubectl) -> None:
     editor = {"KUBE_EDITOR": "sed -i s/colour:.*/colour:\\ green/"}
     assert web.run("edit", "configmap", "settings", env=editor).stdout == "configmap/settings edited\n"
