@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
-from collections.abc import Awaitable, Callable, Sequence
 
 from nsk8s.api.types import Container, LifecycleHandler, Pod
 from nsk8s.cluster.probes import port_of
-from nsk8s.daemon.prober import Unanswered, http_status
+from nsk8s.daemon.commandrunner import CommandRunner
+from nsk8s.daemon.probe import Unanswered, http_status
 from nsk8s.errors import NsK8sError
 
 log = logging.getLogger("nsk8s")
@@ -27,15 +26,13 @@ async def perform(
     handler: LifecycleHandler,
     pod: Pod,
     container: Container,
-    execute: Callable[[Sequence[str]], Awaitable[tuple[int, bytes]]],
-    dial: Callable[[Pod], Awaitable[socket.socket]],
+    runner: CommandRunner,
     within: float | None,
 ) -> bool:
-    """Run a hook of a container; whether it succeeded. `execute` runs a command there, `dial` gives a TCP
-    socket of a node; after `within` seconds it has failed."""
+    """Run a hook of a container; whether it succeeded. After `within` seconds it has failed."""
     try:
         async with asyncio.timeout(within):
-            return await _perform(handler, pod, container, execute, dial)
+            return await _perform(handler, pod, container, runner)
     except TimeoutError:
         why = f"not over within {within:.0f} s"
     except (OSError, NsK8sError, Unanswered) as error:
@@ -44,15 +41,9 @@ async def perform(
     return False
 
 
-async def _perform(
-    handler: LifecycleHandler,
-    pod: Pod,
-    container: Container,
-    execute: Callable[[Sequence[str]], Awaitable[tuple[int, bytes]]],
-    dial: Callable[[Pod], Awaitable[socket.socket]],
-) -> bool:
+async def _perform(handler: LifecycleHandler, pod: Pod, container: Container, runner: CommandRunner) -> bool:
     if handler.exec is not None:
-        code, output = await execute(handler.exec.command)
+        code, output = await runner.run(pod, container, handler.exec.command, None)
         if code:
             raise Unanswered(f"exit code {code}: {output.decode(errors='replace').strip()}")
         return True
@@ -61,8 +52,7 @@ async def _perform(
         port = port_of(container, action.port)
         if port is None:
             return False
-        with await dial(pod) as opened:
-            opened.setblocking(False)
+        with await runner.dial(pod) as opened:
             await http_status(opened, action, action.host or pod.status.podIP, port, "kube-lifecycle/1.33")
         return True
     if handler.sleep is not None:

@@ -17,8 +17,9 @@ from msgspec.structs import replace
 
 from nsk8s.api.types import Container, ContainerStatus, Pod
 from nsk8s.apiserver.streams.access import LogOptions, NotRunning, Process
+from nsk8s.daemon.places import Places
 from nsk8s.daemon.podlogs import PodLogs
-from nsk8s.daemon.runtime import Run, Runtime
+from nsk8s.daemon.runs import Run, Runs
 from nsk8s.dataplane.compiler import pod_namespace
 from nsk8s.errors import ApiError, NsK8sError
 from nsk8s.kernel import attended, namespaces, pipes, processes
@@ -40,12 +41,14 @@ class KubeletServer:
     def __init__(
         self,
         paths: ClusterPaths,
-        runtime: Runtime,
+        runs: Runs,
+        places: Places,
         find: Callable[[str, str], Pod],
         here: Callable[[], Inside | None],
     ) -> None:
         self._paths = paths
-        self._runtime = runtime
+        self._runs = runs
+        self._places = places
         self._find = find
         self._here = here
         self.pod_logs = PodLogs(paths.logs)
@@ -68,7 +71,7 @@ class KubeletServer:
 
         def start() -> Process:
             self._running(found, spec)
-            place = self._runtime.place(found, spec)
+            place = self._places.beside(found, spec)
             if tty:
                 place = replace(place, env={"TERM": "xterm", **place.env})
             try:
@@ -95,7 +98,7 @@ class KubeletServer:
         return start
 
     def _running(self, pod: Pod, container: Container) -> Run:
-        run = self._runtime.run(pod.metadata.uid, container.name)
+        run = self._runs.get((pod.metadata.uid, container.name))
         if run is None:
             raise NotRunning(f'container not found ("{container.name}")')
         return run
@@ -119,7 +122,7 @@ class KubeletServer:
     async def dial(self, namespace: str, pod: str, port: int) -> Connection:
         """As `PodAccess.dial`: containerd's way, IPv4 first."""
         found = self._hosted(namespace, pod)
-        place = self._runtime.place(found)
+        place = self._places.beside(found)
         try:
             try:
                 return await _connect(place, socket.AF_INET, "127.0.0.1", port)
@@ -155,7 +158,7 @@ class KubeletServer:
         spec = container_of(found, options.container)
         if not found.spec.nodeName:
             return _nothing()
-        run = self._runtime.run(found.metadata.uid, spec.name)
+        run = self._runs.get((found.metadata.uid, spec.name))
         attempt = _attempt(found, spec, run, previous=options.previous)
         over = asyncio.Event()
         if run is None or run.attempt != attempt:

@@ -50,11 +50,15 @@ from nsk8s.daemon.launch import READY, tell
 from nsk8s.daemon.loop import Loop
 from nsk8s.daemon.network import Network, Plan, Share
 from nsk8s.daemon.pki import Keys
+from nsk8s.daemon.places import Places
 from nsk8s.daemon.podaccess import KubeletServer
 from nsk8s.daemon.policies import PolicyAnswers
+from nsk8s.daemon.proxies import Proxies
 from nsk8s.daemon.rehearsal import difference, rehearse
+from nsk8s.daemon.runs import Runs
 from nsk8s.daemon.runtime import Runtime
 from nsk8s.daemon.surroundings import Surroundings
+from nsk8s.daemon.targets import Targets
 from nsk8s.daemon.volumes import Volumes
 from nsk8s.dataplane.compiler import pod_namespace
 from nsk8s.errors import ApiError, NsK8sError
@@ -132,7 +136,10 @@ class Daemon:
         self.tokens = Tokens(store, self.keys.signing_key)
         surroundings = Surroundings(store, self.keys, self.tokens)
         self.volumes = Volumes(paths.volumes, store, surroundings.token)
-        self.runtime = Runtime(paths, self.network, self.post, self.pod, surroundings, self.volumes)
+        self.runs = Runs()
+        self.places = Places(machine, surroundings, self.volumes, self.runs)
+        self.runtime = Runtime(paths, self.network, self.post, self.runs, self.places)
+        self.proxies = Proxies(machine, self.runtime.servers)
         definitions.bootstrap(store)
         self.loop = Loop(store, self._topology(), system())
         self.api = ApiServer(store, self.loop.registry, self.turn)
@@ -289,7 +296,7 @@ class Daemon:
     async def _proxies(self) -> None:
         """Let kube-proxy listen on the nodes, and tell what is so by now."""
         try:
-            await self.runtime.let_proxies_listen(self.loop.proxy_listeners())
+            await self.proxies.listen(self.loop.proxy_listeners())
         except NsK8sError as error:
             log.error("%s", error)
             asyncio.get_running_loop().call_later(RETRY_INTERVAL, self._touch)
@@ -333,8 +340,6 @@ class Daemon:
         """Take over what runs: after a restart, and when the topology has changed."""
         topology = self.loop.topology
         self.runtime.catalogue = topology.images
-        self.runtime.nodes = {node.name for node in topology.nodes}
-        self.runtime.clients = {client.name for client in topology.clients}
         self.volumes.adopt()
         if topology.dns.replicas:
             self.runtime.warm_dns()
@@ -484,12 +489,16 @@ async def serve(paths: ClusterPaths, told: int) -> None:
     daemon = Daemon(paths, new_store(paths), Machine(paths, holder))
     daemon.api.route("POST", "/nsk8s/v1/up", daemon.up)
     daemon.api.route("GET", "/nsk8s/v1/cluster", daemon.describe)
-    daemon.api.route("GET", "/nsk8s/v1/target", daemon.runtime.target)
+    targets = Targets(
+        daemon.network.machine, lambda: daemon.loop.topology, daemon.pod, daemon.places, daemon.runs
+    )
+    daemon.api.route("GET", "/nsk8s/v1/target", targets.target)
     daemon.api.route("GET", "/nsk8s/v1/settled", daemon.settled)
     answers = PolicyAnswers(lambda: daemon.loop, daemon.network.machine)
     daemon.api.route("GET", "/nsk8s/v1/policy/verdict", answers.verdict)
     daemon.api.route("GET", "/nsk8s/v1/policy/matrix", answers.matrix)
-    handlers.install(daemon.api, daemon.store, KubeletServer(paths, daemon.runtime, daemon.pod, daemon.here))
+    kubelet = KubeletServer(paths, daemon.runs, daemon.places, daemon.pod, daemon.here)
+    handlers.install(daemon.api, daemon.store, kubelet)
     if daemon.loop.topology.nodes:
         daemon.trust(daemon.keys.authority().certificate.decode())
         await daemon.access.open_host(daemon.loop.topology)

@@ -56,7 +56,8 @@ NSENTER = {"mnt": "mount"}
 
 
 class CannotRun(NsK8sError):
-    """The program cannot be started: `code` is 127 (not found) or 126 (not executable)."""
+    """The program cannot be started: `code` is 127 (not found), 126 (not executable) or 128 (whatever
+    else)."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
