@@ -19,6 +19,7 @@ from nsk8s.errors import KernelError
 from nsk8s.kernel import iptables, namespaces, nftables, observation, rtnetlink, sysctl
 from nsk8s.kernel.namespaces import CLONE_NEWNET
 from nsk8s.kernel.netlink import Netlink, Refusal
+from nsk8s.kernel.rows import Groups, outer_namespace, rows
 from nsk8s.kernel.sandboxes import Sandboxes
 from nsk8s.linux.nftables import Command
 from nsk8s.linux.values import (
@@ -38,8 +39,6 @@ from nsk8s.linux.values import (
 
 _GONE = {errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL}
 """What the kernel says when that which is to be deleted is not there: no failure."""
-
-_AT_ONCE = 3  # threads that make namespaces
 
 _IPV6_MIN_MTU = 1280  # below, an interface has no IPv6 and refuses its settings (RFC 8200)
 _BEFORE_UP = (Namespace, Sysctl, Link, VethPair, Address)
@@ -128,37 +127,15 @@ class Batch:
         groups: dict[str, list[Op]] = {}
         for op in ops:
             groups.setdefault(op.namespace, []).append(op)
-        rows = self._rows(groups)
-        later = set().union(*rows)
-        rest = {name: group for name, group in groups.items() if name not in later}
-        failed = self._all(rest)
-        if len(rows) == 1:
-            failed += self._all(rows[0])
-        elif rows:
-            with ThreadPoolExecutor(len(rows), thread_name_prefix="batch") as threads:
-                failed += chain.from_iterable(threads.map(self._all, rows))
-        return failed
+        beside = rows(groups, self._sandboxes)
+        later = set().union(*beside)
+        failed = self._all({name: group for name, group in groups.items() if name not in later})
+        if len(beside) < 2:
+            return [*failed, *chain.from_iterable(map(self._all, beside))]
+        with ThreadPoolExecutor(len(beside), thread_name_prefix="batch") as threads:
+            return [*failed, *chain.from_iterable(threads.map(self._all, beside))]
 
-    def _rows(self, groups: Mapping[str, list[Op]]) -> list[dict[str, list[Op]]]:
-        """The new namespaces that can be made at the same time, in rows: half of the work is waiting for the
-        kernel. Those whose pairs end in one namespace are in one row, and nobody's pairs end in them."""
-        ends = {
-            name: {_outer_namespace(op.value) for op in group if isinstance(op.value, VethPair)}
-            for name, group in groups.items()
-        }
-        outer = set().union(*ends.values())
-        beside: dict[str, dict[str, list[Op]]] = {}
-        for name, group in groups.items():
-            new = _is(group[0], "add", Namespace) and name not in self._sandboxes
-            if new and name not in outer and len(ends[name]) == 1:
-                [end] = ends[name]
-                beside.setdefault(end, {})[name] = group
-        rows: list[dict[str, list[Op]]] = [{} for _ in range(min(_AT_ONCE, len(beside)))]
-        for several in sorted(beside.values(), key=len, reverse=True):
-            min(rows, key=len).update(several)
-        return rows
-
-    def _all(self, groups: Mapping[str, list[Op]]) -> list[Failed]:
+    def _all(self, groups: Groups) -> list[Failed]:
         """One group after the other, in the calling thread."""
         failed: list[Failed] = []
         for name, group in groups.items():
@@ -183,11 +160,11 @@ class Batch:
             failed += [Failed(made[number][0], why) for number, why in refused.items()]
         return failed
 
-    def _group(self, name: str, ops: list[Op]) -> list[Failed]:
+    def _group(self, name: str, ops: Sequence[Op]) -> list[Failed]:
         """All operations of one namespace; makes it first if they say so."""
         for op in ops:
             if isinstance(op.value, VethPair):
-                self._known(_outer_namespace(op.value))
+                self._known(outer_namespace(op.value))
         first = ops[0].value
         new = isinstance(first, Namespace) and name not in self._sandboxes
         if new and isinstance(first, Namespace):
@@ -217,7 +194,7 @@ class Batch:
             # Bridge ports come up at once: without this each would announce an IPv6 link-local address.
             sysctl.write("net.ipv6.conf.default.disable_ipv6", "1")
 
-    def _messages(self, name: str, ops: list[Op], failed: list[Failed], *, new: bool) -> Iterator[bytes]:
+    def _messages(self, name: str, ops: Sequence[Op], failed: list[Failed], *, new: bool) -> Iterator[bytes]:
         """The requests for a group; the sequence number of each is its operation's place in `ops`.
 
         Interfaces made here go up only after their addresses are there, so that arp_notify has something
@@ -281,7 +258,7 @@ class Batch:
                 yield rtnetlink.fdb(number, op.value, known[op.value.dev], delete=delete)
 
     def _add_veth(self, name: str, number: int, op: Op, pair: VethPair, ups: list[bytes]) -> Iterator[bytes]:
-        there = _outer_namespace(pair)
+        there = outer_namespace(pair)
         outside = self._devices[there]
         master = outside[pair.outer.master] if pair.outer.master else 0
         inner = self._devices[name].add(pair.inner)
@@ -302,7 +279,7 @@ class Batch:
 
     def _clear(self, name: str, pair: VethPair) -> None:
         """Remove what stands in the way of a pair, either end of it."""
-        for there, link in ((_outer_namespace(pair), pair.outer), (name, pair.inner)):
+        for there, link in ((outer_namespace(pair), pair.outer), (name, pair.inner)):
             index = self._known(there).pop(link.name)
             if index:
                 self._enter(there)
@@ -338,9 +315,3 @@ def _outer_end(number: int, link: Link, index: int) -> Iterator[bytes]:
     yield from rtnetlink.configure(number, link, index, ipv6=False)
     if link.up and link.conf:
         yield rtnetlink.up(number, index)
-
-
-def _outer_namespace(pair: VethPair) -> str:
-    if pair.inner.peer is None:
-        raise ValueError(f"veth {pair.inner.name} does not name its peer")
-    return pair.inner.peer.namespace

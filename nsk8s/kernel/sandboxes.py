@@ -62,7 +62,7 @@ class Sandboxes:
         NETNS_DIR.mkdir(parents=True, exist_ok=True)
         self.find()
 
-    def __contains__(self, name: str) -> bool:
+    def __contains__(self, name: object) -> bool:
         return name in self._found
 
     def find(self) -> dict[str, Sandbox]:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
-
-from nsk8s.kernel.batch import Batch
-from nsk8s.kernel.sandboxes import Sandboxes
+from nsk8s.kernel.rows import rows as rows_of
 from nsk8s.linux.values import Link, Namespace, Op, Peer, VethPair
 
 
@@ -19,8 +16,7 @@ def made(name: str, outside: str = "") -> list[Op]:
 
 
 def rows(*there: str, **groups: list[Op]) -> list[set[str]]:
-    batch = Batch(cast("Sandboxes", set(there)), {})
-    return sorted(map(set, batch._rows(groups)), key=sorted)
+    return sorted(map(set, rows_of(groups, there)), key=sorted)
 
 
 NODES = {"fabric": made("fabric"), "w1": made("w1", "fabric"), "w2": made("w2", "fabric")}
