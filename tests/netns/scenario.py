@@ -17,7 +17,9 @@ from typing import Any
 import yaml
 
 from nsk8s.api.families import BITS, Family, of_family
+from nsk8s.api.kinds import RESOURCES
 from nsk8s.client import Client
+from nsk8s.errors import ClusterGone
 from nsk8s.kernel import namespaces
 from nsk8s.observe.packets import Frame, Witness
 from nsk8s.paths import ClusterPaths
@@ -159,9 +161,18 @@ class Scenario:
     # --- asking -------------------------------------------------------------------------------------
 
     def get(self, kind: str, name: str) -> Obj:
-        """One object."""
-        found: Obj = json.loads(self.lab.nsk8s("get", kind, name, "-o", "json").stdout)
-        return found
+        """One object of namespace default or of none, asked for over the socket; where nobody listens there,
+        by a command, which brings the control plane back."""
+        (resource,) = (each for each in RESOURCES if each.kind.lower() == kind and not each.group)
+        where = "namespaces/default/" if resource.namespaced else ""
+        client = Client(ClusterPaths(self.lab.name))
+        try:
+            return client.get(f"/api/v1/{where}{resource.plural}/{name}")
+        except ClusterGone:
+            found: Obj = json.loads(self.lab.nsk8s("get", kind, name, "-o", "json").stdout)
+            return found
+        finally:
+            client.close()
 
     def ip(self, name: str) -> str:
         """A pod's address."""
@@ -286,7 +297,7 @@ class Scenario:
     def http_fails(self, namespace: str, ip: str, number: int) -> str:
         """How a GET fails: ``refused``, ``timeout``, or "" if it does not. Over IPv6 an ICMP error that comes
         while connect(2) is still under way counts only when the SYN is sent again, after a second."""
-        words = ["curl", "-sS", "-o", "/dev/null", "--max-time", "3" if ":" in ip else "1", url(ip, number)]
+        words = ["curl", "-sS", "-o", "/dev/null", "--max-time", "2" if ":" in ip else "1", url(ip, number)]
         done = self.run(namespace, *words, check=False)
         known = {0: "", 7: "refused", 28: "timeout"}
         return known.get(done.returncode, f"curl exit {done.returncode}: {done.stderr}")
