@@ -277,6 +277,8 @@ class Container(Struct, frozen=True):
     stdin: bool = False
     stdinOnce: bool = False
     tty: bool = False
+    targetContainerName: str = ""
+    """Of an ephemeral container: whose processes it sees."""
 
 
 class Toleration(Struct, frozen=True):

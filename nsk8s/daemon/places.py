@@ -12,6 +12,7 @@ from nsk8s.daemon.runs import Run, Runs
 from nsk8s.daemon.surroundings import Surroundings
 from nsk8s.daemon.volumes import Volumes
 from nsk8s.dataplane.compiler import pod_namespace
+from nsk8s.errors import NsK8sError
 from nsk8s.kernel.machine import Machine
 from nsk8s.kernel.mountpoints import Mount
 from nsk8s.kernel.processes import Inside
@@ -36,8 +37,17 @@ class Places:
             return replace(self._place(pod, None), workdir=container.workingDir if container else "")
 
     def new(self, pod: Pod, container: Container) -> Inside:
-        """Where a container is to be started, with a view of its own of the files. Raises Missing."""
-        return replace(self._place(pod, container), container=0)
+        """Where a container is to be started, with a view of its own of the files. Raises Missing, and
+        `NsK8sError` for an ephemeral one whose target does not run."""
+        return replace(self._place(pod, container), container=0, target=self._target(pod, container))
+
+    def _target(self, pod: Pod, container: Container) -> int:
+        """Among whose processes an ephemeral container shall be; 0 for its own: a stand-in has none."""
+        name = container.targetContainerName
+        run = self._runs.get((pod.metadata.uid, name))
+        if name and run is None:
+            raise NsK8sError(f'invalid target container: container "{name}" is not running')
+        return run.process.program_pid if run and run.process else 0
 
     def _place(self, pod: Pod, container: Container | None) -> Inside:
         """Raises Missing."""

@@ -8,8 +8,8 @@ leaves open to a program that really is root is closed here:
 - a read-only mount does not keep anybody from *connecting* to a socket on it, and behind some of them
   (container engines, databases) sits the host's root: they are covered, wherever they are.
 
-Its PID namespace is its own, inside the pod's: so it sees neither the pause process nor bubblewrap's
-monitor, whose /proc/PID/root are the host's writable files.
+Its PID namespace is its own, inside the pod's, or another container's: so it sees neither the pause process
+nor bubblewrap's monitor, whose /proc/PID/root are the host's writable files.
 """
 
 from __future__ import annotations
@@ -46,6 +46,10 @@ READ_ONLY = ("sys", "sysrq-trigger", "irq", "bus", "fs")
 MASKED = ("acpi", "kcore", "keys", "latency_stats", "sched_debug", "scsi", "timer_list")
 """Parts of /proc that Docker, too, makes read-only or hides (moby, oci/defaults.go)."""
 
+LEADING = ("--unshare-pid", "--as-pid-1")
+"""The program is PID 1 of its PID namespace, as in a container: signals that it does not handle do not reach
+it."""
+
 SETPRIV = (
     "setpriv",
     "--no-new-privs",
@@ -59,16 +63,13 @@ def bubblewrap(
     files: Mapping[str, int],
     mounts: Sequence[tuple[Mount, int]],
     *,
-    lead: bool,
+    processes: Sequence[str] = ("--unshare-pid",),
     status: Sequence[str] = (),
 ) -> list[str]:
     """bwrap's arguments for one program. `files`: what stands at a path, by file descriptor; `mounts`: what
-    is mounted, likewise.
-
-    With `lead` the program is PID 1 of its PID namespace, as in a container: signals it does not handle
-    do not reach it. `status` are further arguments.
+    is mounted, likewise. `processes` say in which PID namespace it runs, `status` are further arguments.
     """
-    words = ["--unshare-pid", *(["--as-pid-1"] if lead else []), *status]
+    words = [*processes, *status]
     words += ["--cap-drop", "ALL"]
     for name in CAPABILITIES:
         words += ["--cap-add", f"CAP_{name.upper()}"]

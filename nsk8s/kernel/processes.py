@@ -2,8 +2,9 @@
 `execute`).
 
 A container is two processes: bubblewrap's monitor, which waits and writes down the exit code, and the
-program itself, PID 1 of its own PID namespace within the pod's. Neither is tied to the one who started
-them: a new control plane finds the monitors by their environment (`running`) and goes on.
+program itself, PID 1 of its own PID namespace within the pod's, or one more process in another container's.
+Neither is tied to the one who started them: a new control plane finds the monitors by their environment
+(`running`) and goes on.
 
 ``exit codes`` are a shell's: 126 not executable, 127 not found, 128+n ended by signal n.
 """
@@ -25,7 +26,7 @@ from msgspec import Struct, field
 
 from nsk8s.errors import ClusterGone, HostError, KernelError, NsK8sError
 from nsk8s.kernel import keeper, namespaces
-from nsk8s.kernel.confinement import SETPRIV, bubblewrap
+from nsk8s.kernel.confinement import LEADING, SETPRIV, bubblewrap
 from nsk8s.kernel.keeper import Keeper
 from nsk8s.kernel.mountpoints import Mount, bound
 from nsk8s.kernel.namespaces import CLONE_NEWNS, MS_REC
@@ -69,13 +70,15 @@ class Inside(Struct, frozen=True):
 
     `pid` is the process that holds the namespaces (pause), `proc` a procfs in which it has that number.
     `container` is the pid of a container's own program: what is run shares its view of the files; 0 gives
-    a fresh view. `confined` is False for nodes and clients: there the user is root on the host's files.
+    a fresh view. `target` is the pid of another container's program, among whose processes a new container's
+    shall be. `confined` is False for nodes and clients: there the user is root on the host's files.
     `files` maps paths to texts (/etc/hosts ...), `mounts` are its volumes.
     """
 
     pid: int
     proc: str = "/proc"
     container: int = 0
+    target: int = 0
     confined: bool = True
     env: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     workdir: str = ""
@@ -207,10 +210,11 @@ def spawn(
             with_us.callback(os.close, fd)
         files = {path: kept(_memory(text)) for path, text in place.files.items()}
         mounts = bound(place.mounts, stack)
+        joined = [kept(_pid_namespace(place))] if place.target else []
         options = bubblewrap(
             files,
             mounts,
-            lead=True,
+            processes=["--pidns", str(*joined)] if joined else LEADING,
             status=["--info-fd", str(tell), "--json-status-fd", str(status), "--block-fd", str(gate)],
         )
         options += ["--chdir", place.workdir or "/", "--clearenv"]
@@ -218,7 +222,7 @@ def spawn(
             options += ["--setenv", name, value]
         arguments = kept(_memory("".join(f"{word}\0" for word in options)))
         streams = Streams(stdin, output, kept)
-        passed = (status, tell, gate, arguments, *files.values(), *(fd for _, fd in mounts))
+        passed = (status, *joined, tell, gate, arguments, *files.values(), *(fd for _, fd in mounts))
         actions: list[FileAction] = [(os.POSIX_SPAWN_DUP2, fd, fd) for fd in passed]
         kept_by = None
         without = stack.enter_context(ExitStack())  # what is undone if it does not start
@@ -252,7 +256,7 @@ def spawn(
         except OSError as error:
             raise KernelError(error.errno or 0, f"nsenter -t {place.pid} bwrap ...", mark) from error
         with_child.close()
-        program = _only_child(pid) if _read_object(told) else 0
+        program = _program(pid) if _read_object(told) else 0
         if program:
             without.pop_all()
             fds = os.pidfd_open(pid), os.pidfd_open(program)
@@ -274,7 +278,7 @@ def running(proc: str = "/proc") -> dict[str, Running]:
                 continue
             words = Path(entry.path, "environ").read_bytes().decode(errors="replace").split("\0")
             env = dict(word.partition("=")[::2] for word in words)
-            program = _only_child(int(entry.name)) if MARK in env else 0
+            program = _program(int(entry.name)) if MARK in env else 0
             if program:
                 pid = int(entry.name)
                 fds = os.pidfd_open(pid), os.pidfd_open(program)
@@ -359,7 +363,7 @@ def entering(
             mounts = bound(place.mounts, stack)
             fds = [*files.values(), *(fd for _, fd in mounts)]
             words += [tool("bwrap", "bubblewrap"), "--die-with-parent"]
-            words += [*bubblewrap(files, mounts, lead=False), "--"]
+            words += [*bubblewrap(files, mounts), "--"]
         yield [*words, *run, *command], fds
 
 
@@ -500,9 +504,21 @@ def _read_object(fd: int) -> bytes:
     return text
 
 
-def _only_child(pid: int) -> int:
-    children = _children(pid)
-    return children[0] if children else 0
+def _pid_namespace(place: Inside) -> int:
+    """The PID namespace of a place's target, opened. Raises KernelError if that is gone."""
+    try:
+        return os.open(Path(place.proc, str(place.target), "ns", "pid"), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise KernelError(
+            error.errno or 0, f"nsenter -t {place.target} -p", "the target has ended"
+        ) from error
+
+
+def _program(monitor: int) -> int:
+    """The program that a monitor watches; 0 if there is none. Of a program that has joined others it is the
+    grandchild, given to the monitor by a child that may not have been buried yet."""
+    children = _children(monitor)
+    return children[-1] if children else 0
 
 
 def _status(log: Path) -> Path:

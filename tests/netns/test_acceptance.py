@@ -697,6 +697,25 @@ def test_debug(shell: Kubectl) -> None:
     assert done.returncode == 0
 
 
+def test_debug_among_the_processes_of_a_container(kubectl: Kubectl) -> None:
+    needs(kubectl, 25, "debug of the ephemeralcontainers subresource that is left")
+    kubectl("run", "target", "--image=busybox", "--", "sleep", "31415")
+    kubectl("wait", "--for=condition=Ready", "pod/target", "--timeout=30s")
+    script = "for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/cmdline; echo; done"
+
+    def debugged(name: str, *words: str) -> list[str]:
+        """What a debugging container sees when it runs, one program in a line."""
+        kubectl(
+            "debug", "target", "--image=busybox", "-c", name, *words, "--", "sh", "-c", f"{script}; echo end"
+        )
+        until("it has run", lambda: "end\n" in kubectl.run("logs", "target", "-c", name, rc=None).stdout)
+        return [line.strip() for line in kubectl("logs", "target", "-c", name).splitlines()]
+
+    assert "sleep 31415" in debugged("inside", "--target=target")
+    assert "sleep 31415" not in debugged("beside")
+    kubectl("delete", "pod", "target", "--grace-period=1")
+
+
 def test_rights(kubectl: Kubectl) -> None:
     assert kubectl("auth", "can-i", "create", "pods") == "yes\n"
     assert re.search(r"\*\.\* .*\[\*\]", kubectl("auth", "can-i", "--list"))

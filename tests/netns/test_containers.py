@@ -12,7 +12,19 @@ import pytest
 import yaml
 
 from tests.conftest import MakeLab
-from tests.netns.podlab import CLUSTER, PODS, Pods, condition, container, pod, shell, state, status_of, waits
+from tests.netns.podlab import (
+    CLUSTER,
+    PODS,
+    Obj,
+    Pods,
+    condition,
+    container,
+    pod,
+    shell,
+    state,
+    status_of,
+    waits,
+)
 
 pytestmark = pytest.mark.netns
 
@@ -71,6 +83,31 @@ def test_they_share_address_localhost_host_name_and_ipc(pods: Pods) -> None:
     pods.run("pair", "ipcmk", "-Q", container="web")
     assert "0x" in pods.run("pair", "ipcs", "-q", container="other")
     assert "0x" not in pods.run("five", "ipcs", "-q"), "another pod has its own"
+
+
+def test_nobody_debugs_a_container_that_does_not_run(pods: Pods) -> None:
+    pods.apply(
+        pod("half", container("ended", "true"), container("on", "sleep", "infinity"), restartPolicy="Never")
+    )
+    pods.until(
+        "half", lambda p: "terminated" in state(p, "ended") and "running" in state(p, "on"), "half runs"
+    )
+    debugger = {**container("debugger", "true"), "targetContainerName": "ended"}
+    pods.client.ask(
+        "PATCH",
+        f"{PODS}/half/ephemeralcontainers",
+        {"spec": {"ephemeralContainers": [debugger]}},
+        kind="application/strategic-merge-patch+json",
+    )
+
+    def debugged(obj: Obj) -> Obj:
+        statuses = obj["status"].get("ephemeralContainerStatuses") or [{}]
+        return statuses[0].get("state", {}).get("terminated") or {}
+
+    ended = debugged(pods.until("half", debugged, "its debugger has ended"))
+    assert (ended["exitCode"], ended["reason"]) == (128, "ContainerCannotRun")
+    assert ended["message"] == 'invalid target container: container "ended" is not running'
+    pods.delete("half")
 
 
 def test_they_share_neither_processes_nor_files(pods: Pods) -> None:

@@ -317,3 +317,60 @@ def test_foreground_has_the_terminal(pod: int, container: int, kind: str) -> Non
     assert (code, "caught" in shown) == (6, True)
     code, _ = on_a_terminal(pod, kind, beside, ["sh", "-c", "echo ready; exec sleep 1000"], b"\x03")
     assert code == 130
+
+
+# --- one that joins the processes of another ------------------------------------------------------------
+
+
+PROGRAMS = "for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/cmdline; echo; done"
+"""Every program that a container sees, by its command line."""
+
+
+@pytest.fixture
+def target(pod: int, tmp_path: Path) -> Iterator[Running]:
+    process = spawn(Inside(pod), ["sleep", "31415"], mark="uid/target/0", log=tmp_path / "target.0.log")
+    yield process
+    process.signal(signal.SIGKILL)
+    ended(process)
+
+
+def test_it_sees_the_targets_processes_and_its_own_files(pod: int, tmp_path: Path, target: Running) -> None:
+    place = Inside(pod, target=target.program_pid)
+    code, seen = shell(pod, tmp_path, f"touch /tmp/mine; ls /proc/1/root/tmp; {PROGRAMS}; exit 5", place)
+    assert code == 5
+    programs = [line.strip() for line in seen.splitlines()]
+    assert "sleep 31415" in programs
+    assert any(line.startswith("sh -c touch") for line in programs)
+    assert not [line for line in programs if line.startswith(("bwrap", "/usr/bin/bwrap")) or "pause" in line]
+    assert "mine" not in programs, "the target has files of its own"
+    assert target.signal(0), "and outlives it"
+
+
+def test_the_target_sees_it_too_and_takes_it_along(pod: int, tmp_path: Path, target: Running) -> None:
+    place = Inside(pod, target=target.program_pid)
+    process = spawn(place, ["sleep", "27182"], mark="uid/joined/0", log=tmp_path / "joined.0.log")
+    code, seen = asyncio.run(
+        execute(Inside(pod, container=target.program_pid), ["sh", "-c", PROGRAMS], timeout=DEADLINE)
+    )
+    assert code == 0
+    assert b"sleep 27182" in seen
+    again = running()["uid/joined/0"]
+    assert (again.pid, again.program_pid) == (process.pid, process.program_pid)
+    again.close()
+    target.signal(signal.SIGKILL)
+    assert ended(process) == 137
+
+
+def test_one_that_has_joined_ends_by_a_signal(pod: int, tmp_path: Path, target: Running) -> None:
+    place = Inside(pod, target=target.program_pid)
+    process = spawn(place, ["sleep", "27182"], mark="uid/joined/0", log=tmp_path / "joined.0.log")
+    process.signal(signal.SIGTERM)
+    assert ended(process) == 143, "it is no PID 1, so it need not handle the signal"
+    assert target.signal(0)
+
+
+def test_nobody_joins_a_target_that_is_gone(pod: int, tmp_path: Path) -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    with pytest.raises(KernelError):
+        spawn(Inside(pod, target=gone.pid), ["true"], mark="uid/joined/0", log=tmp_path / "joined.0.log")
