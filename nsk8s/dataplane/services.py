@@ -7,8 +7,9 @@ later diff can pass over it.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Generic, NamedTuple, Protocol
 
 from nsk8s.api.families import Family, of_family
 from nsk8s.api.topology import Topology
@@ -18,7 +19,7 @@ from nsk8s.dataplane.kubeproxy import PortRules, Tables
 from nsk8s.dataplane.nftproxy import NodeTable
 from nsk8s.dataplane.proxyoptions import NodeProxy
 from nsk8s.dataplane.proxyports import HealthCheck
-from nsk8s.dataplane.serviceports import Name, ServicePorts
+from nsk8s.dataplane.serviceports import Name, R, ServicePorts, Write
 from nsk8s.linux import nftables
 
 _Made = tuple[tuple[PortRules, ...], tuple[str, ...]]
@@ -89,14 +90,12 @@ class NoRules:
         return {}
 
 
-class IptablesRules:
-    """The rules of the iptables mode."""
+class PortsRules(ABC, Generic[R]):
+    """The rules of a mode that has some for each service port: what it `write`s of one on a node."""
 
-    def __init__(self, nodes: Sequence[NodeProxy], kind: Family) -> None:
+    def __init__(self, nodes: Sequence[NodeProxy], kind: Family, write: Write[R]) -> None:
         self._nodes = tuple(nodes)
-        self._alike = len({node.local for node in nodes}) < 2
-        self._ports = ServicePorts(kubeproxy.port_rules, kind)
-        self._tables: dict[_Made, ProxyRules] = {}
+        self._ports = ServicePorts(write, kind)
 
     def rules(
         self,
@@ -104,9 +103,32 @@ class IptablesRules:
         slices: Sequence[EndpointSlice],
         zones: Mapping[str, str] | None = None,
     ) -> dict[str, ProxyRules]:
-        """See `ServiceRules`. All chains are gone through when anything has changed."""
-        zones = zones or {}
-        self._ports.update(services, slices)
+        """See `ServiceRules`."""
+        return self._written(self._ports.update(services, slices), zones or {})
+
+    @abstractmethod
+    def _written(self, changed: set[Name], zones: Mapping[str, str]) -> dict[str, ProxyRules]:
+        """The rules by node, after the ports of the `changed` services have become others."""
+
+    def health_checks(self) -> dict[str, tuple[HealthCheck, ...]]:
+        """See `ServiceRules`."""
+        return self._ports.health_checks(self._nodes)
+
+    def udp_frontends(self) -> _UdpFrontends:
+        """See `ServiceRules`."""
+        return self._ports.udp_frontends()
+
+
+class IptablesRules(PortsRules[PortRules]):
+    """The rules of the iptables mode."""
+
+    def __init__(self, nodes: Sequence[NodeProxy], kind: Family) -> None:
+        super().__init__(nodes, kind, kubeproxy.port_rules)
+        self._alike = len({node.local for node in nodes}) < 2
+        self._tables: dict[_Made, ProxyRules] = {}
+
+    def _written(self, changed: set[Name], zones: Mapping[str, str]) -> dict[str, ProxyRules]:
+        """All chains are gone through when anything has changed."""
         ports = [port for _, entry in sorted(self._ports.entries.items()) for port in entry.ports]
         comments = sum(len(port.endpoints) for port in ports) <= kubeproxy.LARGE_CLUSTER
         alike = self._alike and all(port.alike for port in ports)
@@ -124,34 +146,18 @@ class IptablesRules:
         self._tables = made
         return result
 
-    def health_checks(self) -> dict[str, tuple[HealthCheck, ...]]:
-        """See `ServiceRules`."""
-        return self._ports.health_checks(self._nodes)
 
-    def udp_frontends(self) -> _UdpFrontends:
-        """See `ServiceRules`."""
-        return self._ports.udp_frontends()
-
-
-class NftablesRules:
+class NftablesRules(PortsRules[nftproxy.PortRules]):
     """The rules of the nftables mode. `service_cidr` is the network of the services."""
 
     def __init__(self, nodes: Sequence[NodeProxy], kind: Family, service_cidr: str) -> None:
-        self._nodes = tuple(nodes)
-        self._ports = ServicePorts(nftproxy.port_rules, kind)
+        super().__init__(nodes, kind, nftproxy.port_rules)
         self._tables = {node.name: NodeTable(node, kind, [service_cidr]) for node in nodes}
         self._zones: Mapping[str, str] = {}
         self._made: dict[str, tuple[nftables.Table, ProxyRules]] = {}
 
-    def rules(
-        self,
-        services: Sequence[Service],
-        slices: Sequence[EndpointSlice],
-        zones: Mapping[str, str] | None = None,
-    ) -> dict[str, ProxyRules]:
-        """See `ServiceRules`. Only what has changed is gone through."""
-        zones = zones or {}
-        changed = self._ports.update(services, slices)
+    def _written(self, changed: set[Name], zones: Mapping[str, str]) -> dict[str, ProxyRules]:
+        """Only what has changed is gone through."""
         if zones != self._zones:
             changed |= {
                 name for name, entry in self._ports.entries.items() if any(p.hinted for p in entry.ports)
@@ -168,11 +174,3 @@ class NftablesRules:
         if last is None or last[0] is not table:
             last = self._made[node.name] = table, ProxyRules(nft=nftables.tables(table))
         return last[1]
-
-    def health_checks(self) -> dict[str, tuple[HealthCheck, ...]]:
-        """See `ServiceRules`."""
-        return self._ports.health_checks(self._nodes)
-
-    def udp_frontends(self) -> _UdpFrontends:
-        """See `ServiceRules`."""
-        return self._ports.udp_frontends()
