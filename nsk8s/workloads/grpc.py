@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from h2 import errors, events
 from h2.config import H2Configuration
@@ -14,7 +13,7 @@ from h2.connection import H2Connection
 from h2.exceptions import ProtocolError
 
 from nsk8s.workloads.behaviours import Site
-from nsk8s.workloads.streams import Peer
+from nsk8s.workloads.peers import Peer
 
 CHECK, WATCH = "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"
 STATUSES = ("UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN")
@@ -40,7 +39,7 @@ class Server(Peer):
     """A connection over which a stand-in says that it is serving, and that it implements nothing else."""
 
     def __init__(
-        self, site: Site, log: Callable[[str], None], members: set[Any], loop: asyncio.AbstractEventLoop
+        self, site: Site, log: Callable[[str], None], members: set[Peer], loop: asyncio.AbstractEventLoop
     ) -> None:
         super().__init__(site, log, members, loop)
         self._h2 = H2Connection(H2Configuration(client_side=False))

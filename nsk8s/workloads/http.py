@@ -6,11 +6,11 @@ import asyncio
 import time
 from collections.abc import Callable
 from email.utils import formatdate
-from typing import Any
 
 import h11
 
 from nsk8s.workloads.behaviours import REASONS, Request, Response, Site, access_log, refuse, respond
+from nsk8s.workloads.peers import Peer, endpoint
 
 MAX_HEAD = 32 * 1024
 """Bytes of request line and headers (nginx: large_client_header_buffers, 4 of 8 KiB)."""
@@ -25,57 +25,31 @@ LINGER = 5.0
 """Seconds to listen on after a refusal (nginx: lingering_timeout)."""
 
 
-class Connection(asyncio.Protocol):
-    """Answers what `behaviour` answers for `site`; counts itself among `members` while it is open.
-
-    `last` is the loop's time at which something last arrived.
-    """
+class Connection(Peer):
+    """Answers what `behaviour` answers for `site`."""
 
     def __init__(
         self,
         behaviour: str,
         site: Site,
         log: Callable[[str], None],
-        members: set[Any],
+        members: set[Peer],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
+        super().__init__(site, log, members, loop)
         self._behaviour = behaviour
-        self._site = site
-        self._log = log
-        self._members = members
-        self._loop = loop
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
-        self._transport: asyncio.Transport | None = None
         self._client = self._local = ("", 0)
         self._request: h11.Request | None = None
         self._body = bytearray()
         self._writable = True
         self._lingering = False
-        self._aborted = False
-        self.last = loop.time()
-        members.add(self)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Remember who is there."""
-        assert isinstance(transport, asyncio.Transport)
-        if self._aborted:  # between accept(2) and now: left open it would keep a dead pod's namespace
-            transport.abort()
-            return
-        self._transport = transport
-        self._client = _endpoint(transport.get_extra_info("peername"))
-        self._local = _endpoint(transport.get_extra_info("sockname"))
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """It is closed."""
-        self._members.discard(self)
-        self._transport = None
-
-    def abort(self) -> None:
-        """Close it now, losing what is not sent yet."""
-        self._aborted = True
-        self._members.discard(self)
-        if self._transport:
-            self._transport.abort()
+        """Remember who is there, and where."""
+        super().connection_made(transport)
+        self._client = endpoint(transport.get_extra_info("peername"))
+        self._local = endpoint(transport.get_extra_info("sockname"))
 
     def pause_writing(self) -> None:
         """The client does not read: stop answering, and reading."""
@@ -202,15 +176,3 @@ class Connection(asyncio.Protocol):
         data = self._http.send(event)
         if data and self._transport:
             self._transport.write(data)
-
-
-MAPPED = "::ffff:"
-"""How an IPv4 address begins on a socket for both families (RFC 4291, 2.5.5.2)."""
-
-
-def _endpoint(address: object) -> tuple[str, int]:
-    """(host, port) of an internet socket; other sockets (tests) have none. An IPv4 address is told as such,
-    though a socket for both families has it as an IPv6 one."""
-    if isinstance(address, tuple) and len(address) >= 2:
-        return str(address[0]).removeprefix(MAPPED), int(address[1])
-    return "", 0

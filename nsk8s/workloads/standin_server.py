@@ -39,10 +39,11 @@ from msgspec import Struct, field
 
 from nsk8s.kernel.namespaces import CLONE_NEWNET, setns
 from nsk8s.workloads.behaviours import Site, greeting, taken
-from nsk8s.workloads.http import MAPPED, Connection
+from nsk8s.workloads.http import Connection
 from nsk8s.workloads.kubeproxy import Ports
+from nsk8s.workloads.peers import Peer, endpoint
 from nsk8s.workloads.protocols import SPEECHES, datagram
-from nsk8s.workloads.streams import Peer, Stream
+from nsk8s.workloads.streams import Stream
 
 BACKLOG = 511
 """nginx's; the kernel caps it at net.core.somaxconn."""
@@ -67,7 +68,7 @@ class StandIn(Struct):
     site: Site
     sockets: list[tuple[str, int, socket.socket]]
     pause: int = -1
-    connections: set[Connection | Peer] = field(default_factory=set)
+    connections: set[Peer] = field(default_factory=set)
 
     @property
     def key(self) -> Key:
@@ -204,7 +205,7 @@ class Server:
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.spawn(self._serve_connection(self.connect(one, port), accepted))
 
-    def connect(self, one: StandIn, port: int) -> Connection | Peer:
+    def connect(self, one: StandIn, port: int) -> Peer:
         """Who talks to a new connection to `port`."""
         behaviour = (
             one.site.options.get(f"behaviour/{port}", one.behaviour) if one.site.options else one.behaviour
@@ -220,7 +221,7 @@ class Server:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _serve_connection(self, connection: Connection | Peer, accepted: socket.socket) -> None:
+    async def _serve_connection(self, connection: Peer, accepted: socket.socket) -> None:
         try:
             await self._loop.connect_accepted_socket(lambda: connection, accepted)
         except OSError:
@@ -259,8 +260,8 @@ class Server:
             reply = datagram(one.behaviour, one.site, data, port)
             with suppress(OSError):
                 opened.sendmsg([reply], from_same(ancillary), 0, sender)
-            client = sender[0].removeprefix(MAPPED)
-            one.log(f"{client}:{sender[1]} - - [{timestamp()}] {len(data)} bytes on {port}/UDP\n")
+            host, number = endpoint(sender)
+            one.log(f"{host}:{number} - - [{timestamp()}] {len(data)} bytes on {port}/UDP\n")
 
 
 def from_same(ancillary: Iterable[tuple[int, int, bytes]]) -> list[tuple[int, int, bytes]]:

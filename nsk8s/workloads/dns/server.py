@@ -32,8 +32,8 @@ from nsk8s.workloads.dns.forward import Forwarder, Full, opened_in
 from nsk8s.workloads.dns.watch import Taker, follow
 from nsk8s.workloads.dns.zone import Zone
 from nsk8s.workloads.http import Connection
+from nsk8s.workloads.peers import Peer
 from nsk8s.workloads.standin_server import StandIn
-from nsk8s.workloads.streams import Peer
 
 PORT = 53
 FIRST_SYNC = 2.0

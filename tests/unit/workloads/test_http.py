@@ -15,6 +15,7 @@ import pytest
 
 from nsk8s.workloads.behaviours import Site
 from nsk8s.workloads.http import MAX_BODY, MAX_HEAD, Connection
+from nsk8s.workloads.peers import Peer
 
 SITE = Site("web-1", "shop", "w1", "web-1", "10.244.1.3", "web", "example/web")
 DEADLINE = 10.0
@@ -26,7 +27,7 @@ class Talk:
     def __init__(self, behaviour: str = "echo") -> None:
         self.behaviour = behaviour
         self.log: list[str] = []
-        self.members: set[Connection] = set()
+        self.members: set[Peer] = set()
 
     def say(self, data: bytes) -> bytes:
         return asyncio.run(self._say(data))
