@@ -94,6 +94,11 @@ DUAL_STACK: Obj = {"podCIDR": "10.244.0.0/16,fd00:10:244::/56"}
 """In a cluster's spec: both families, the other networks with their defaults."""
 
 
+IPTABLES, NFTABLES = ("iptables_lab", "ipv6_lab"), ("nftables_lab", "ipv6_nftables_lab")
+"""The standing clusters of a proxy mode, in IPv4 and in IPv6: `parametrize("lab", ..., indirect=True)`."""
+EVERY = IPTABLES + NFTABLES
+
+
 def cluster_in(mode: str, **spec: object) -> Obj:
     """The same cluster in a proxy mode; `spec` adds to its spec."""
     return {**CLUSTER, "spec": {**CLUSTER["spec"], "proxyMode": mode, **spec}}

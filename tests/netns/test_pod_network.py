@@ -8,19 +8,13 @@ import pytest
 
 from nsk8s.observe.packets import Frame
 from tests.netns.processes_of import Processes, stopped
-from tests.netns.scenario import Scenario, pod, seen
+from tests.netns.scenario import IPTABLES, Scenario, pod, seen
 
 pytestmark = pytest.mark.netns
 
+in_both_families = pytest.mark.parametrize("lab", IPTABLES, indirect=True)
+
 VXLAN_PORT = 8472
-
-
-@pytest.fixture(params=[4, 6])
-def lab(request: pytest.FixtureRequest, lab: Scenario) -> Scenario:
-    """The scenario, in either family."""
-    found = request.getfixturevalue("ipv6_lab") if request.param == 6 else lab
-    assert isinstance(found, Scenario)
-    return found
 
 
 def is_request(frame: Frame) -> bool:
@@ -28,6 +22,7 @@ def is_request(frame: Frame) -> bool:
     return "echo-request" in frame.summary or "Echo Request" in frame.summary
 
 
+@in_both_families
 def test_row_1_same_node_traffic_stays_on_the_bridge_unchanged(lab: Scenario) -> None:
     a, b = lab.ip("a1"), lab.ip("a2")
     with lab.capture("w1", "cni0") as bridge, lab.capture("w1", "eth0") as uplink:
@@ -40,6 +35,7 @@ def test_row_1_same_node_traffic_stays_on_the_bridge_unchanged(lab: Scenario) ->
     assert json.loads(lab.http("default.a1", b, 8080))["client"] == a
 
 
+@in_both_families
 def test_row_2_other_node_traffic_is_wrapped_in_vxlan(lab: Scenario) -> None:
     a, b = lab.ip("a1"), lab.ip("b1")
     with lab.capture("w1", "eth0") as uplink, lab.capture("default.b1", "eth0") as inside:
@@ -57,6 +53,7 @@ def test_row_2_other_node_traffic_is_wrapped_in_vxlan(lab: Scenario) -> None:
     assert received.ttl == 62
 
 
+@in_both_families
 def test_row_4_each_node_knows_the_others_by_route_neighbour_and_fdb(lab: Scenario) -> None:
     for here, there in (("w1", "w2"), ("w2", "w1"), ("master", "w1")):
         subnet, vtep, mac = (
@@ -79,6 +76,7 @@ def test_row_4_each_node_knows_the_others_by_route_neighbour_and_fdb(lab: Scenar
     ],
     ids=["route", "neighbour", "fdb"],
 )
+@in_both_families
 def test_row_4_without_one_of_the_three_traffic_fails_until_it_is_repaired(
     lab: Scenario, break_it: tuple[str, ...]
 ) -> None:
@@ -99,6 +97,7 @@ def test_row_4_without_one_of_the_three_traffic_fails_until_it_is_repaired(
     )
 
 
+@in_both_families
 def test_row_5_mtu_is_1450_and_larger_packets_are_refused(lab: Scenario) -> None:
     mtu, headers = (1430, 48) if lab.family == 6 else (1450, 28)  # VXLAN takes 20 more over IPv6
     for namespace, device in (("default.a1", "eth0"), ("w1", "cni0"), ("w1", "flannel.1")):
@@ -112,11 +111,13 @@ def test_row_5_mtu_is_1450_and_larger_packets_are_refused(lab: Scenario) -> None
     assert f"mtu={mtu}" in said or f"mtu: {mtu}" in said or "too long" in said
 
 
+@in_both_families
 def test_row_6_pods_see_each_others_own_addresses_across_nodes(lab: Scenario) -> None:
     assert json.loads(lab.http("default.a1", lab.ip("b1"), 8080))["client"] == lab.ip("a1")
     assert json.loads(lab.http("default.b1", lab.ip("a1"), 8080))["client"] == lab.ip("b1")
 
 
+@in_both_families
 def test_row_8_a_node_reaches_pods_from_its_bridge_and_from_its_vtep(lab: Scenario) -> None:
     bridge, vtep = lab.bridge("w1"), lab.vtep("w1")
     with lab.capture("default.b1", "eth0") as remote:
@@ -125,7 +126,6 @@ def test_row_8_a_node_reaches_pods_from_its_bridge_and_from_its_vtep(lab: Scenar
         assert remote.wait_for(lambda p: p.dport == 8080).src == vtep
 
 
-@pytest.mark.parametrize("lab", [4], indirect=True)
 def test_row_10_a_pod_asks_for_its_gateway_and_announces_itself(lab: Scenario) -> None:
     gateway = lab.bridge("w1")
     lab.run("default.a1", "ip", "neigh", "flush", "dev", "eth0")

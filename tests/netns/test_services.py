@@ -16,23 +16,9 @@ from ipaddress import ip_address
 import pytest
 
 from tests.netns.processes_of import Processes, stopped
-from tests.netns.scenario import Scenario, refusal, seen
+from tests.netns.scenario import EVERY, Scenario, refusal, seen
 
-pytestmark = pytest.mark.netns
-
-
-@pytest.fixture(params=["iptables", "nftables", "iptables, IPv6", "nftables, IPv6"])
-def lab(request: pytest.FixtureRequest, lab: Scenario) -> Scenario:
-    """The scenario in either proxy mode and family."""
-    others = {
-        "nftables": "nftables_lab",
-        "iptables, IPv6": "ipv6_lab",
-        "nftables, IPv6": "ipv6_nftables_lab",
-    }
-    name = others.get(request.param)
-    found = request.getfixturevalue(name) if name else lab
-    assert isinstance(found, Scenario)
-    return found
+pytestmark = [pytest.mark.netns, pytest.mark.parametrize("lab", EVERY, indirect=True)]
 
 
 def client_seen(lab: Scenario, source: str, ip: str, port: int) -> dict[str, str]:
