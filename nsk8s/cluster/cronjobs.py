@@ -11,7 +11,7 @@ from nsk8s.api.schedules import Schedule
 from nsk8s.api.types import Obj
 from nsk8s.cluster import jobs
 from nsk8s.cluster.events import Recorder
-from nsk8s.cluster.ownership import controller_of, owner_reference
+from nsk8s.cluster.ownership import controlled_by, controller_of, owner_reference
 from nsk8s.cluster.registry import Registry
 from nsk8s.cluster.store import Change, Key, Store
 from nsk8s.errors import ApiError
@@ -39,9 +39,9 @@ class CronJobs:
             if change.type != "DELETED":
                 yield change.key
         elif change.key.resource == jobs.RESOURCE:
-            owner = controller_of(change.new)
-            if owner is not None and owner["kind"] == "CronJob":
-                yield Key(RESOURCE, change.key.namespace, owner["name"])
+            owner = controlled_by(change.new, RESOURCE, "CronJob")
+            if owner is not None:
+                yield owner
 
     def sync(self, key: Key, now: float) -> float | None:
         """Begin a Job if it is time, and say when it will be next."""

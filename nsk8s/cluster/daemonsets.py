@@ -12,7 +12,7 @@ from typing import NamedTuple
 from nsk8s.api.types import Node, Obj, Pod, Toleration
 from nsk8s.cluster import revisions
 from nsk8s.cluster.events import Recorder
-from nsk8s.cluster.ownership import NAME_ROOM, Claims, Patience, create_pod, from_template
+from nsk8s.cluster.ownership import NAME_ROOM, Claims, create_pod, from_template
 from nsk8s.cluster.registry import Registry
 from nsk8s.cluster.revisions import HASH
 from nsk8s.cluster.scheduler import affine, tolerated
@@ -59,12 +59,10 @@ class DaemonSets:
         self._store = store
         self._registry = registry
         self._claims = Claims(store, RESOURCE, "DaemonSet")
-        self._patience = Patience()
         self._events = Recorder(store, "daemonset-controller")
 
     def touched(self, change: Change) -> Iterable[Key]:
         """Those whose pods may have changed; all when there is another node, or other facts of one."""
-        self._patience.forget(change)
         if change.key.resource == "nodes":
             old = _facets(change.old) if change.old is not None else None
             if change.type == "DELETED" or old != _facets(change.new):
@@ -105,7 +103,7 @@ class DaemonSets:
         return found
 
     def _available(self, obj: Obj, pod: Pod, now: float) -> bool:
-        due = self._patience.due(pod, obj["spec"].get("minReadySeconds", 0), now)
+        due = self._claims.patience.due(pod, obj["spec"].get("minReadySeconds", 0), now)
         return due is not None and due <= now
 
     # --- which nodes --------------------------------------------------------------------------------
@@ -231,7 +229,9 @@ class DaemonSets:
         first = {node: pods[node][0] for node in fits if pods.get(node)}
         wanted = {node for node, fit in fits.items() if fit.run}
         running = [pod for node, pod in first.items() if node in wanted]
-        available, again = self._patience.available(running, obj["spec"].get("minReadySeconds", 0), now)
+        available, again = self._claims.patience.available(
+            running, obj["spec"].get("minReadySeconds", 0), now
+        )
         counts = {
             "updatedNumberScheduled": sum(pod.metadata.labels.get(HASH) == hashed for pod in running),
             "numberAvailable": available,

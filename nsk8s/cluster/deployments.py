@@ -17,7 +17,7 @@ from nsk8s.api.selectors import matches
 from nsk8s.api.types import Deployment, Obj, ReplicaSet, RollingUpdate
 from nsk8s.cluster.events import Recorder
 from nsk8s.cluster.objectmeta import LAST_APPLIED
-from nsk8s.cluster.ownership import controller_of, owner_reference
+from nsk8s.cluster.ownership import controlled_by, controller_of, owner_reference
 from nsk8s.cluster.registry import Registry
 from nsk8s.cluster.shares import share
 from nsk8s.cluster.store import Change, Key, Store
@@ -75,16 +75,15 @@ class Deployments:
             else:
                 yield change.key
         elif change.key.resource == CHILD:
-            owner = controller_of(change.new)
-            if owner is not None and owner["kind"] == "Deployment":
-                yield Key(RESOURCE, change.key.namespace, owner["name"])
+            owner = controlled_by(change.new, RESOURCE, "Deployment")
+            if owner is not None:
+                yield owner
         elif change.key.resource == "pods" and change.type == "DELETED":
-            owner = controller_of(change.new)
-            if owner is not None and owner["kind"] == "ReplicaSet":
-                parent = self._store.get(CHILD, change.key.namespace, owner["name"])
-                grand = controller_of(parent) if parent else None
-                if grand is not None and grand["kind"] == "Deployment":
-                    yield Key(RESOURCE, change.key.namespace, grand["name"])
+            owner = controlled_by(change.new, CHILD, "ReplicaSet")
+            parent = self._store.get(*owner) if owner is not None else None
+            grand = controlled_by(parent, RESOURCE, "Deployment")
+            if grand is not None:
+                yield grand
 
     def sync(self, key: Key, now: float) -> float | None:
         """Bring the ReplicaSets one step closer to the template, and write the status."""

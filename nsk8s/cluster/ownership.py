@@ -29,6 +29,14 @@ def controller_of(obj: Obj) -> dict[str, Any] | None:
     return None
 
 
+def controlled_by(obj: Obj | None, resource: str, kind: str) -> Key | None:
+    """The key of the controller of `obj` if it is of a `kind`, which is kept as `resource`; None for none."""
+    owner = controller_of(obj) if obj is not None else None
+    if obj is None or owner is None or owner["kind"] != kind:
+        return None
+    return Key(resource, obj["metadata"]["namespace"], owner["name"])
+
+
 def owner_reference(obj: Obj) -> dict[str, Any]:
     """The reference by which a controller's object marks what it makes."""
     meta = obj["metadata"]
@@ -63,18 +71,20 @@ def selector_of(obj: Obj) -> LabelSelector:
 
 class Claims:
     """The pods of the objects of one `resource`, whose kind is `kind`: found through their owner references,
-    adopted and released by the objects' selectors."""
+    adopted and released by the objects' selectors. `patience` knows how long they have been ready."""
 
     def __init__(self, store: Store, resource: str, kind: str) -> None:
         self._store = store
         self._resource = resource
         self._kind = kind
         self._selectors = SelectorIndex()
+        self.patience = Patience()
 
     def touched(self, change: Change) -> Iterable[Key]:
         """The objects themselves; the owners, old and new, of pods; for a pod without one, those that may
         adopt it; for a new ServiceAccount those that may have waited for it."""
         key = change.key
+        self.patience.forget(change)
         if key.resource == self._resource:
             if change.type == "DELETED":
                 self._selectors.drop(key)
@@ -87,16 +97,14 @@ class Claims:
                 yield key_of(self._resource, waiting)
         if key.resource != "pods":
             return
-        owner = controller_of(change.new)
+        owner = controlled_by(change.new, self._resource, self._kind)
         if owner is not None:
-            if owner["kind"] == self._kind:
-                yield Key(self._resource, key.namespace, owner["name"])
-        elif change.type != "DELETED":
+            yield owner
+        elif change.type != "DELETED" and controller_of(change.new) is None:
             yield from self._selectors.candidates(key.namespace, change.new["metadata"].get("labels") or {})
-        if change.old is not None:
-            before = controller_of(change.old)
-            if before is not None and before["kind"] == self._kind and before != owner:
-                yield Key(self._resource, key.namespace, before["name"])
+        before = controlled_by(change.old, self._resource, self._kind)
+        if before is not None and before != owner:
+            yield before
 
     def pods(self, obj: Obj, fits: Callable[[str], bool] = lambda _: True) -> list[Pod]:
         """The pods of `obj`, after adopting orphans whose name `fits` (unless it is being deleted) and

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from nsk8s.api.types import Obj, Pod
 from nsk8s.cluster.events import Recorder
-from nsk8s.cluster.ownership import NAME_ROOM, Claims, Patience, create_pod, from_template, ready_time
+from nsk8s.cluster.ownership import NAME_ROOM, Claims, create_pod, from_template, ready_time
 from nsk8s.cluster.registry import Registry
 from nsk8s.cluster.store import Change, Key, Store
 from nsk8s.errors import ApiError
@@ -39,12 +39,10 @@ class ReplicaSets:
         self._registry = registry
         self._resource = flavour.resource
         self._claims = Claims(store, flavour.resource, flavour.kind)
-        self._patience = Patience()
         self._events = Recorder(store, flavour.component)
 
     def touched(self, change: Change) -> Iterable[Key]:
         """Those whose pods may have changed, or may."""
-        self._patience.forget(change)
         return self._claims.touched(change)
 
     def sync(self, key: Key, now: float) -> float | None:
@@ -65,7 +63,7 @@ class ReplicaSets:
                 self._registry.delete("pods", pod.metadata.namespace, pod.metadata.name)
                 what = f"Deleted pod: {pod.metadata.name}"
                 self._events.event(obj, "Normal", "SuccessfulDelete", what)
-        available, again = self._patience.available(active, spec.get("minReadySeconds", 0), now)
+        available, again = self._claims.patience.available(active, spec.get("minReadySeconds", 0), now)
         self._report(key, active, available)
         return again
 

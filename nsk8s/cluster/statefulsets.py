@@ -15,7 +15,7 @@ from msgspec import Struct, field
 from nsk8s.api.types import Obj, Pod
 from nsk8s.cluster import revisions
 from nsk8s.cluster.events import Recorder
-from nsk8s.cluster.ownership import Claims, Patience, create_pod, from_template, owner_reference
+from nsk8s.cluster.ownership import Claims, create_pod, from_template, owner_reference
 from nsk8s.cluster.registry import Registry
 from nsk8s.cluster.revisions import HASH
 from nsk8s.cluster.store import Change, Key, Store
@@ -74,12 +74,10 @@ class StatefulSets:
         self._store = store
         self._registry = registry
         self._claims = Claims(store, RESOURCE, "StatefulSet")
-        self._patience = Patience()
         self._events = Recorder(store, "statefulset-controller")
 
     def touched(self, change: Change) -> Iterable[Key]:
         """Those whose pods may have changed."""
-        self._patience.forget(change)
         return self._claims.touched(change)
 
     def sync(self, key: Key, now: float) -> float | None:
@@ -173,7 +171,7 @@ class StatefulSets:
     def _available(self, plan: _Plan, pod: Pod) -> bool:
         if pod.status.phase != "Running":
             return False
-        due = self._patience.due(pod, plan.obj["spec"].get("minReadySeconds", 0), plan.now)
+        due = self._claims.patience.due(pod, plan.obj["spec"].get("minReadySeconds", 0), plan.now)
         if due is not None and due > plan.now:
             plan.due.append(due)
         return due is not None and due <= plan.now
