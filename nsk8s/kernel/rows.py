@@ -18,8 +18,8 @@ Groups = Mapping[str, Sequence[Op]]
 
 
 def rows(groups: Groups, existing: Container[str]) -> list[dict[str, Sequence[Op]]]:
-    """Those of `groups` that make a namespace with a pair to another one, and to which nobody else has a pair:
-    pods. All whose pairs end in the same namespace, where interfaces are numbered, are in one row."""
+    """Those of `groups` that make a namespace with a pair to another one, and to which nobody else has a
+    pair: pods. All whose pairs end in the same namespace, where interfaces are numbered, are in one row."""
     ends = {
         name: {outer_namespace(op.value) for op in group if isinstance(op.value, VethPair)}
         for name, group in groups.items()
