@@ -3,6 +3,7 @@ many at a time, on terminals, and with clients that vanish."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import re
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import aiohttp
 import pytest
 import yaml
 
@@ -29,7 +31,34 @@ from tests.terminal import Terminal
 pytestmark = pytest.mark.netns
 
 DEADLINE = 30.0
+WEBSOCKETS = """
+import base64, hashlib, socketserver
+
+class Shout(socketserver.StreamRequestHandler):
+    def handle(self):
+        head = dict(line.split(': ', 1) for line in self.head())
+        key = head['Sec-WebSocket-Key'] + '258EAFA5-E914-47DA-95CA-C5AB0DC85B11'
+        accept = base64.b64encode(hashlib.sha1(key.encode()).digest()).decode()
+        self.wfile.write((
+            'HTTP/1.1 101 Switching Protocols\\r\\nConnection: Upgrade\\r\\nUpgrade: websocket\\r\\n'
+            'Sec-WebSocket-Accept: ' + accept + '\\r\\n\\r\\n'
+        ).encode())
+        while (first := self.rfile.read(2)) and first[0] == 0x81:
+            mask = self.rfile.read(4)
+            text = bytes(byte ^ mask[at % 4] for at, byte in enumerate(self.rfile.read(first[1] & 127)))
+            said = (self.path + ' ' + text.decode().upper()).encode()
+            self.wfile.write(bytes((0x81, len(said))) + said)
+
+    def head(self):
+        self.path = self.rfile.readline().decode().split()[1]
+        return iter(lambda: self.rfile.readline().decode().strip(), '')
+
+socketserver.ThreadingTCPServer(('', 8000), Shout).serve_forever()
+"""
+"""A server of WebSockets with short messages, which gives them back in capitals."""
+
 PODS = [
+    pod("shouter", container("c", "python3", "-c", WEBSOCKETS)),
     pod("web", container("web", image="nginx")),
     pod("real", container("c", "sleep", "infinity")),
     pod("cat", container("c", "cat", stdin=True)),
@@ -41,6 +70,12 @@ PODS = [
         "kind": "Service",
         "metadata": {"name": "web"},
         "spec": {"selector": {"app": "web"}, "ports": [{"name": "http", "port": 8080, "targetPort": 80}]},
+    },
+    {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "shouter"},
+        "spec": {"selector": {"app": "shouter"}, "ports": [{"name": "ws", "port": 80, "targetPort": 8000}]},
     },
 ]
 LARGE = 100_000_000
@@ -343,6 +378,28 @@ def test_a_port_that_nobody_listens_on(kubectl: Kubectl) -> None:
 @pytest.mark.parametrize("name", ["pods/web", "pods/http:web:80", "services/web:http", "services/web:8080"])
 def test_row_100_a_proxy_passes_requests_on(kubectl: Kubectl, name: str) -> None:
     assert "pod web" in kubectl("get", "--raw", f"/api/v1/namespaces/default/{name}/proxy/")
+
+
+@pytest.mark.parametrize("name", ["pods/shouter:8000", "services/shouter:ws"])
+def test_row_100_a_proxy_passes_websockets_through(kubectl: Kubectl, name: str) -> None:
+    with kubectl.popen(["proxy", "--port=0"], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        match = re.search(rb"127\.0\.0\.1:(\d+)", process.stdout.readline())
+        assert match
+        url = f"ws://127.0.0.1:{int(match[1])}/api/v1/namespaces/default/{name}/proxy/chat"
+
+        async def chat(*words: str) -> list[str]:
+            async with aiohttp.ClientSession() as client, client.ws_connect(url) as opened:
+                heard = []
+                for word in words:
+                    await opened.send_str(word)
+                    heard.append(await opened.receive_str(timeout=DEADLINE))
+                return heard
+
+        try:
+            assert asyncio.run(chat("hello", "again")) == ["/chat HELLO", "/chat AGAIN"]
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize(

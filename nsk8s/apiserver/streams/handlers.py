@@ -28,10 +28,11 @@ Handler = Callable[[Request], Awaitable[web.StreamResponse]]
 
 def install(server: ApiServer, store: Store, access: PodAccess) -> None:
     """Have the server serve them."""
-    proxy = Proxy(store, access.open_socket)
+    sessions = Quota("sessions", SESSION_LIMIT)
+    proxy = Proxy(store, access.open_socket, sessions)
     server.handle("pods", "proxy", proxy.pod)
     server.handle("services", "proxy", proxy.service)
-    streams = Streams(access)
+    streams = Streams(access, sessions)
     server.handle("pods", "exec", _upgrading(streams.exec))
     server.handle("pods", "attach", _upgrading(streams.attach))
     server.handle("pods", "portforward", _upgrading(streams.portforward))
@@ -41,9 +42,9 @@ def install(server: ApiServer, store: Store, access: PodAccess) -> None:
 class Streams:
     """The handlers. Each raises `ApiError`."""
 
-    def __init__(self, access: PodAccess) -> None:
+    def __init__(self, access: PodAccess, sessions: Quota) -> None:
         self._access = access
-        self._sessions = Quota("sessions", SESSION_LIMIT)
+        self._sessions = sessions
 
     async def exec(self, request: Request) -> web.StreamResponse:
         """``pods/X/exec``."""

@@ -12,55 +12,35 @@ import random
 import re
 import socket
 from collections.abc import Callable
-from typing import NamedTuple
 
 import aiohttp
 from aiohttp import web
 from yarl import URL
 
 from nsk8s.api.types import EndpointSlice, Obj
+from nsk8s.apiserver.connections import Quota
 from nsk8s.apiserver.request import Request
+from nsk8s.apiserver.streams.passing import CONNECT_TIMEOUT, HOP_BY_HOP, Location, pass_through, wants_upgrade
 from nsk8s.cluster.store import Store, key_of
 from nsk8s.errors import ApiError
 
-CONNECT_TIMEOUT = 30.0
-"""Seconds that a pod may take to answer a connection."""
 PIECE = 64 * 1024
 SLICES = "endpointslices.discovery.k8s.io"
 SERVICE_NAME = "kubernetes.io/service-name"
 
-HOP_BY_HOP = {
-    "connection",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-}
-"""Headers that concern one connection only (RFC 9110, 7.6.1)."""
 OURS = HOP_BY_HOP | {"host", "authorization"}
 """Headers that a pod shall not see: they are addressed to the API server."""
 
 _TAIL = re.compile(r"/(?:pods|services)/[^/]+/proxy(/.*)?$")
 
 
-class Location(NamedTuple):
-    """Where a request goes."""
-
-    scheme: str
-    address: str
-    port: int
-
-
 class Proxy:
     """The handlers. `open_socket` makes a socket of a family that stands where the API server does; it
-    raises OSError. Each raises `ApiError`."""
+    raises OSError. `sessions` limits the connections that are passed through. Each raises `ApiError`."""
 
-    def __init__(self, store: Store, open_socket: Callable[[int], socket.socket]) -> None:
+    def __init__(self, store: Store, open_socket: Callable[[int], socket.socket], sessions: Quota) -> None:
         self._store = store
+        self._sessions = sessions
         self._open_socket = open_socket
 
     async def pod(self, request: Request) -> web.StreamResponse:
@@ -103,6 +83,8 @@ class Proxy:
         match = _TAIL.search(http.rel_url.raw_path)
         tail = match[1] if match else None
         query = f"?{http.rel_url.raw_query_string}" if http.rel_url.raw_query_string else ""
+        if wants_upgrade(request):
+            return await self._pass_through(request, to, f"{tail or '/'}{query}")
         if not tail:
             if http.method in ("GET", "HEAD"):  # so that relative links on the page are right
                 return web.Response(status=301, headers={"Location": f"{http.rel_url.raw_path}/{query}"})
@@ -133,6 +115,17 @@ class Proxy:
                 return await _passed_on(found, http)
         except (aiohttp.ClientError, TimeoutError) as error:
             raise _unavailable(f"error trying to reach service: {_words(error, to)}") from error
+
+    async def _pass_through(self, request: Request, to: Location, target: str) -> web.StreamResponse:
+        kept = [
+            (name, value) for name, value in request.http.headers.items() if name.lower() != "authorization"
+        ]
+        with self._sessions.one(request.user.name):
+            try:
+                opened = self._open_socket(socket.AF_INET6 if ":" in to.address else socket.AF_INET)
+            except OSError as error:
+                raise ApiError(500, "", f"dial tcp {to.address}:{to.port}: {error.strerror}") from error
+            return await pass_through(request, to, target, kept, opened)
 
 
 async def _passed_on(found: aiohttp.ClientResponse, http: web.BaseRequest) -> web.StreamResponse:

@@ -51,21 +51,30 @@ def agreed(request: Request, supported: Sequence[str]) -> str:
 @asynccontextmanager
 async def spdy(request: Request, protocol: str) -> AsyncIterator[SpdyConnection]:
     """The client's connection, speaking SPDY from here on and closed at the end."""
+    lines = ["HTTP/1.1 101 Switching Protocols", "Connection: Upgrade", "Upgrade: SPDY/3.1"]
+    if protocol:
+        lines.append(f"X-Stream-Protocol-Version: {protocol}")
+    async with taken_over(request, "\r\n".join([*lines, "", ""]).encode()) as (reader, writer):
+        yield SpdyConnection(TransportWire(reader, writer))
+
+
+@asynccontextmanager
+async def taken_over(
+    request: Request, head: bytes
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """The client's connection after `head`, the last that it hears of HTTP; closed at the end."""
     transport = request.http.transport
     if transport is None:
         raise ConnectionResetError("the client has gone")
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(READ_AHEAD // 2)
     taking = _Taken(reader, transport.get_protocol())
-    lines = ["HTTP/1.1 101 Switching Protocols", "Connection: Upgrade", "Upgrade: SPDY/3.1"]
-    if protocol:
-        lines.append(f"X-Stream-Protocol-Version: {protocol}")
-    transport.write("\r\n".join([*lines, "", ""]).encode())
+    transport.write(head)
     transport.set_protocol(taking)
     taking.connection_made(transport)
     writer = asyncio.StreamWriter(transport, taking, reader, loop)
     try:
-        yield SpdyConnection(TransportWire(reader, writer))
+        yield reader, writer
     finally:
         transport.close()
 
