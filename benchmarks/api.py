@@ -22,7 +22,6 @@ What is measured
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import base64
 import json
@@ -41,7 +40,8 @@ from typing import Any
 
 import yaml
 
-from benchmarks.machine import NSK8S, ROOT, WORLD, Figures, command, seconds, settle, world
+from benchmarks.beginning import arguments, begin
+from benchmarks.machine import NSK8S, Figures, command, keep, seconds, settle, world
 
 CLUSTER = "bench-api"
 CONNECTIONS = 16
@@ -316,17 +316,10 @@ def run(directory: Path, pods: int, kubectl: str) -> Figures:
 
 def main() -> None:
     """Read the arguments, run, print the medians."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments(__doc__)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--pods", type=int, default=5000)
-    parser.add_argument("--json", type=Path, help="also write every run's figures to this file")
-    options = parser.parse_args()
-    if os.geteuid() != 0:
-        sys.exit("bench: needs root: sudo scripts/bench api")
-    if os.environ.get(WORLD) != "1":
-        subprocess.run([str(ROOT / "scripts/install")], check=True)
+    options = begin(parser, "api")
     kubectl = shutil.which("kubectl") or ""
     if not kubectl:
         print("kubectl is left out: none on PATH (apt-get install kubernetes-client)", file=sys.stderr)
@@ -340,8 +333,7 @@ def main() -> None:
             print(f"run {number + 1}/{options.runs}: {shown}", file=sys.stderr)
         for key in runs[0]:
             print(f"{key:>14}  {statistics.median(one[key] for one in runs):10.2f}")
-        if options.json:
-            options.json.write_text(json.dumps({"pods": options.pods, "runs": runs}, indent=2) + "\n")
+        keep(options.json, {"pods": options.pods, "runs": runs})
 
 
 if __name__ == "__main__":

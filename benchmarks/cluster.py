@@ -13,6 +13,7 @@ What is measured
   unchanged   a second `up` of the same files, which compares the kernel's state and finds nothing to do
   replica     `nsk8s scale` to one more, until the new pod answers a request sent from another node through
               the service; asked in a loop from a process that was there before
+  help        `nsk8s --help`, the command as a whole, which shall take less than 150 ms: median of 10
   memory      what the whole machine uses more than before, everything counted: MemTotal - MemFree - Buffers
               - Cached + Shmem of /proc/meminfo, that is all memory but the file cache, so kernel slabs,
               per-CPU areas, page tables, stacks, processes and tmpfs are all in it. `peak` is the most that
@@ -28,23 +29,22 @@ each node on a core bridge, all in one namespace.
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import shutil
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
+from msgspec import Struct
+
+from benchmarks.beginning import arguments, begin
 from benchmarks.machine import (
     LIMIT,
     NSK8S,
     ROOT,
-    WORLD,
     Figures,
     Memory,
     aligned,
@@ -58,13 +58,13 @@ from benchmarks.machine import (
 
 ARTICLE = ROOT / "nsk8s/examples/article"
 CLUSTER = "bench"
+HELPS = 10
 
 
 # --- the clusters -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Size:
+class Size(Struct, frozen=True):
     """A cluster to build: `nodes` by their names, `pods` by number; `files` are what `nsk8s up` is given."""
 
     name: str
@@ -154,7 +154,8 @@ def nsk8s(size: Size, directory: Path) -> Figures:
         figures["down returns s"] = time.monotonic() - begun
         kernel_clean()
         figures["down s"] = time.monotonic() - begun
-        return figures
+        helps = [seconds(lambda: command(NSK8S, "--help")) * 1000 for _ in range(HELPS)]
+        return figures | {"help ms": statistics.median(helps)}
     finally:
         subprocess.run([NSK8S, "down", "--all"], capture_output=True, timeout=LIMIT)
 
@@ -339,7 +340,7 @@ def left_out(name: str) -> str:
 
 COLUMNS = (
     *("up s", "down returns s", "down s", "unchanged s", "replica s"),
-    *("peak MiB", "after MiB", "MiB per pod"),
+    *("help ms", "peak MiB", "after MiB", "MiB per pod"),
 )
 
 
@@ -358,22 +359,15 @@ def table(results: dict[str, dict[str, list[Figures]]]) -> str:
 
 def main() -> None:
     """Read the arguments, run the contestants in turn, print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments(__doc__)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--sizes", default="article,100,1000", help="article, or numbers of pods")
     parser.add_argument("--only", default=",".join(CONTESTANTS), help="contestants")
-    parser.add_argument("--json", type=Path, help="also write every run's figures to this file")
     parser.add_argument("--cold", action="store_true", help="do not touch the machine's memory beforehand")
-    options = parser.parse_args()
-    if os.geteuid() != 0:
-        sys.exit("bench: needs root: sudo scripts/bench")
+    options = begin(parser, "cluster")
     names = options.only.split(",")
     if unknown := set(names) - set(CONTESTANTS):
         parser.error(f"no such contestant: {', '.join(sorted(unknown))}")
-    if os.environ.get(WORLD) != "1":
-        subprocess.run([str(ROOT / "scripts/install")], check=True)
     with world() as directory:
         sizes = [
             article(directory) if s == "article" else grid(directory, int(s))
@@ -393,8 +387,7 @@ def main() -> None:
                     shown = ", ".join(f"{key} {value:.2f}" for key, value in figures.items())
                     print(f"run {run + 1}/{options.runs}, {size.name}, {name}: {shown}", file=sys.stderr)
         print(table(results))
-        if options.json:
-            keep(options.json, results)
+        keep(options.json, results)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,6 @@ own CPU time for a question in microseconds, which a busy machine changes least
 
 from __future__ import annotations
 
-import argparse
 import http.client
 import json
 import os
@@ -41,7 +40,8 @@ from typing import Any
 
 import yaml
 
-from benchmarks.machine import LIMIT, NSK8S, ROOT, WORLD, Figures, command, settle, world
+from benchmarks.beginning import arguments, begin
+from benchmarks.machine import LIMIT, NSK8S, Figures, command, keep, settle, world
 from nsk8s.kernel.namespaces import inside
 
 CLUSTER = "bench-dns"
@@ -317,17 +317,10 @@ def run(directory: Path, count: int) -> dict[str, dict[str, Figures]]:
 
 def main() -> None:
     """Read the arguments, run, print the medians."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments(__doc__)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--questions", type=int, default=20_000)
-    parser.add_argument("--json", type=Path, help="also write every run's figures to this file")
-    options = parser.parse_args()
-    if os.geteuid() != 0:
-        sys.exit("bench: needs root: sudo scripts/bench dns")
-    if os.environ.get(WORLD) != "1":
-        subprocess.run([str(ROOT / "scripts/install")], check=True)
+    options = begin(parser, "dns")
     if not shutil.which("dnsmasq"):
         print("dnsmasq is left out: none on PATH (apt-get install dnsmasq-base)", file=sys.stderr)
     with world() as directory:
@@ -343,10 +336,7 @@ def main() -> None:
                     f"{key} {statistics.median(one[who][row][key] for one in runs):.2f}" for key in figures
                 )
                 print(f"{who:>8}  {row:<10}  {'  '.join(medians)}")
-        if options.json:
-            options.json.write_text(
-                json.dumps({"questions": options.questions, "runs": runs}, indent=2) + "\n"
-            )
+        keep(options.json, {"questions": options.questions, "runs": runs})
 
 
 if __name__ == "__main__":

@@ -139,7 +139,9 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in rows)
 
 
-def keep(path: Path, results: object) -> None:
-    """Write all figures to a file, with what they were measured on."""
+def keep(path: Path | None, results: object) -> None:
+    """Write all figures to a file, if there shall be one, with what they were measured on."""
+    if path is None:
+        return
     machine = {"kernel": os.uname().release, "cpus": os.cpu_count(), "python": sys.version.split()[0]}
     path.write_text(json.dumps({"machine": machine, "results": results}, indent=2) + "\n")

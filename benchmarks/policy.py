@@ -23,7 +23,6 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
-import os
 import socket
 import statistics
 import subprocess
@@ -33,8 +32,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.beginning import arguments, begin
 from benchmarks.cluster import CLUSTER, Size, grid
-from benchmarks.machine import LIMIT, NSK8S, ROOT, WORLD, aligned, command, keep, seconds, settle, world
+from benchmarks.machine import LIMIT, NSK8S, aligned, command, keep, seconds, settle, world
 from nsk8s.observe.connections import Attempt, attempt
 
 Obj = dict[str, Any]
@@ -185,26 +185,18 @@ def table(found: dict[str, list[float]]) -> str:
 
 def main() -> None:
     """Read the arguments, measure, print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments(__doc__)
     parser.add_argument("--pods", type=int, default=1000)
     parser.add_argument("--policies", type=int, default=100)
     parser.add_argument("--changes", type=int, default=10, help="of each kind")
-    parser.add_argument("--json", type=Path, help="also write every figure to this file")
-    options = parser.parse_args()
-    if os.geteuid() != 0:
-        sys.exit("bench: needs root: sudo scripts/bench policy")
-    if os.environ.get(WORLD) != "1":
-        subprocess.run([str(ROOT / "scripts/install")], check=True)
+    options = begin(parser, "policy")
     with world() as directory:
         size = grid(directory, options.pods)
         file = directory / "policies.json"
         file.write_text("\n---\n".join(map(json.dumps, policies(options.policies))))
         found = measure(size, file, options)
         print(table(found))
-        if options.json:
-            keep(options.json, found)
+        keep(options.json, found)
 
 
 if __name__ == "__main__":

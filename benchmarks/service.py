@@ -17,8 +17,6 @@ What is measured
 
 from __future__ import annotations
 
-import argparse
-import os
 import statistics
 import subprocess
 import sys
@@ -30,6 +28,7 @@ from typing import Any
 
 import msgspec
 
+from benchmarks.beginning import arguments, begin
 from benchmarks.machine import Figures, aligned, command, keep, world
 from nsk8s.api.topology import NodeTopology, Topology
 from nsk8s.api.types import EndpointSlice, Service
@@ -266,15 +265,10 @@ def table(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
 
 def main() -> None:
     """Read the arguments, measure, print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments(__doc__)
     parser.add_argument("--sizes", default="10,1000,10000", help="numbers of services")
     parser.add_argument("--modes", default=",".join(MODES), help="proxy modes")
-    parser.add_argument("--json", type=Path, help="also write all figures to this file")
-    options = parser.parse_args()
-    if os.geteuid() != 0:
-        sys.exit("bench: needs root: sudo scripts/bench service")
+    options = begin(parser, "service")
     modes = options.modes.split(",")
     if unknown := set(modes) - set(MODES):
         parser.error(f"no such mode: {', '.join(sorted(unknown))}")
@@ -286,8 +280,7 @@ def main() -> None:
                 results.setdefault(size, {})[mode] = measure(mode, int(size))
                 print(f"{size} services, {mode}: done", file=sys.stderr)
         print(table(results))
-        if options.json:
-            keep(options.json, results)
+        keep(options.json, results)
 
 
 if __name__ == "__main__":
