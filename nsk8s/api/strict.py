@@ -18,7 +18,6 @@ from typing import Any
 import msgspec
 from msgspec import Struct, field
 
-from nsk8s.api import yamltext
 from nsk8s.api.gojson import Mismatch, Path, go_text, quoted, unfit, where, zero
 from nsk8s.api.openapi import Schema
 from nsk8s.api.types import Obj
@@ -87,6 +86,8 @@ def decode(body: Obj, raw: bytes, schema: Schema, mode: str = "") -> tuple[Obj, 
 def read_yaml(raw: bytes) -> tuple[object, list[str]]:
     """The value of a YAML text of one document, and which keys it has twice (the last one counts), in
     goyaml's words. Raises `ApiError` 400 for what is not YAML."""
+    from nsk8s.api import yamltext  # loads a library that a control plane may never need
+
     problems: list[Problem] = []
     repeated: list[Problem] = []
     documents = list(yamltext.read(raw.decode(errors="replace"), "", problems, repeated))
