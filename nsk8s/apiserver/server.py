@@ -98,13 +98,15 @@ class ApiServer:
         """Do a write, all of it or nothing, and make it durable; one that is `rehearsed` leaves nothing."""
         with self._all_or_nothing():
             found = act()
-            if too_deep(found):
-                raise ApiError(400, "BadRequest", f"the object is nested deeper than {DEPTH_LIMIT} levels")
+            _check_depth(found)
+        await self._finish(rehearsed=rehearsed)
+        return found
+
+    async def _finish(self, *, rehearsed: bool) -> None:
         if rehearsed:
             self._store.rollback()
         else:
             await self._turn()
-        return found
 
     def notify(self, changes: Iterable[Change]) -> None:
         """Tell the watchers what was committed."""
@@ -255,12 +257,8 @@ class ApiServer:
                     raise ApiError(405, "MethodNotAllowed", f"the server does not allow {method}")
             if look is not None:
                 look(found)
-            if too_deep(found):
-                raise ApiError(400, "BadRequest", f"the object is nested deeper than {DEPTH_LIMIT} levels")
-        if rehearsed:
-            self._store.rollback()
-        else:
-            await self._turn()
+            _check_depth(found)
+        await self._finish(rehearsed=rehearsed)
         if found.get("kind") == where.resource.kind:
             return answers.answer(form.one(found), code, request.warnings)
         return answers.json(found, code, request.warnings)
@@ -293,9 +291,7 @@ class ApiServer:
             raise
         except RecursionError as error:
             self._store.rollback()
-            raise ApiError(
-                400, "BadRequest", f"the object is nested deeper than {DEPTH_LIMIT} levels"
-            ) from error
+            raise _too_deep() from error
 
     async def _stream(
         self, http: web.BaseRequest, lines: AsyncIterator[Mapping[str, Any]]
@@ -324,6 +320,15 @@ def _administrator(_http: web.BaseRequest) -> User:
 
 def _anything(_request: Request) -> None:
     """Everybody may do everything, and give it."""
+
+
+def _check_depth(found: Obj) -> None:
+    if too_deep(found):
+        raise _too_deep()
+
+
+def _too_deep() -> ApiError:
+    return ApiError(400, "BadRequest", f"the object is nested deeper than {DEPTH_LIMIT} levels")
 
 
 def _not_found() -> ApiError:

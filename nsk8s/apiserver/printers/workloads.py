@@ -224,6 +224,15 @@ def _metric(spec: Obj, status: Obj) -> str:
 
 
 _COUNT = "integer"
+_REPLICAS = (
+    NAME,
+    Column("Desired", _COUNT, "How many pods there should be."),
+    Column("Current", _COUNT, "How many pods there are."),
+    Column("Ready", _COUNT, "How many pods are ready."),
+    AGE,
+    *CONTAINERS,
+    *SELECTOR,
+)
 
 PRINTERS: dict[str, Printer] = {
     "deployments.apps": Printer(
@@ -236,26 +245,8 @@ PRINTERS: dict[str, Printer] = {
         ),
         _deployment,
     ),
-    "replicasets.apps": Printer(
-        (
-            NAME,
-            Column("Desired", _COUNT, "How many pods there should be."),
-            Column("Current", _COUNT, "How many pods there are."),
-            Column("Ready", _COUNT, "How many pods are ready."),
-            AGE, *CONTAINERS, *SELECTOR,
-        ),
-        _replica_set,
-    ),
-    "replicationcontrollers": Printer(
-        (
-            NAME,
-            Column("Desired", _COUNT, "How many pods there should be."),
-            Column("Current", _COUNT, "How many pods there are."),
-            Column("Ready", _COUNT, "How many pods are ready."),
-            AGE, *CONTAINERS, *SELECTOR,
-        ),
-        _replication_controller,
-    ),
+    "replicasets.apps": Printer(_REPLICAS, _replica_set),
+    "replicationcontrollers": Printer(_REPLICAS, _replication_controller),
     "daemonsets.apps": Printer(
         (
             NAME,
