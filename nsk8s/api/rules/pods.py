@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from nsk8s.api import names
 from nsk8s.api.findings import Findings, shown
@@ -176,11 +176,7 @@ def _lifecycle(container: Container, grace: int | None, path: str, findings: Fin
             continue
         at = f"{path}.lifecycle.{field}"
         kinds = (handler.exec, handler.httpGet, handler.tcpSocket, handler.sleep)
-        given = [kind for kind in kinds if kind is not None]
-        if not given:
-            findings.required(at, "must specify a handler type", "one of exec, httpGet, sleep")
-        elif len(given) > 1:
-            findings.forbidden(at, "may not specify more than 1 handler type")
+        _one_of(kinds, at, "exec, httpGet, sleep", findings)
         _actions(handler, at, findings)
         if handler.sleep is not None:
             most = GRACE if grace is None else grace
@@ -253,12 +249,18 @@ def _resources(container: Container, path: str, findings: Findings) -> None:
             findings.invalid(f"{path}.resources.requests", str(requests[name]), why)
 
 
-def _probe(probe: Probe, path: str, field: str, findings: Findings) -> None:
-    handlers = [h for h in (probe.exec, probe.httpGet, probe.tcpSocket, probe.grpc) if h is not None]
-    if not handlers:
-        findings.required(path, "must specify a handler type", "one of exec, httpGet, tcpSocket, grpc")
-    elif len(handlers) > 1:
+def _one_of(kinds: Iterable[object], path: str, names: str, findings: Findings) -> None:
+    """A hook or a probe is of one kind."""
+    given = sum(kind is not None for kind in kinds)
+    if not given:
+        findings.required(path, "must specify a handler type", f"one of {names}")
+    elif given > 1:
         findings.forbidden(path, "may not specify more than 1 handler type")
+
+
+def _probe(probe: Probe, path: str, field: str, findings: Findings) -> None:
+    kinds = (probe.exec, probe.httpGet, probe.tcpSocket, probe.grpc)
+    _one_of(kinds, path, "exec, httpGet, tcpSocket, grpc", findings)
     _actions(probe, path, findings)
     if probe.grpc is not None:
         findings.port(f"{path}.grpc.port", probe.grpc.port)
