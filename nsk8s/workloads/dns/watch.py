@@ -9,7 +9,6 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -38,8 +37,7 @@ class _Event(msgspec.Struct):
     object: msgspec.Raw
 
 
-@dataclass(frozen=True, slots=True)
-class Taker(Generic[T]):
+class Taker(msgspec.Struct, Generic[T], frozen=True):
     """What to do with the objects of `kind` at `url`: `listed` gets all that there are, `put` one that is new
     or changed, `drop` one that is gone."""
 
