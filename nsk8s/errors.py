@@ -17,6 +17,7 @@ them and never travel further.
 from __future__ import annotations
 
 import errno as _errno
+import os
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -33,6 +34,11 @@ class NsK8sError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}\n  {self.hint}" if self.hint else self.message
+
+
+def in_words(error: OSError) -> str:
+    """What the kernel has refused, as Go's programs word it ("connection refused")."""
+    return os.strerror(error.errno).lower() if error.errno else str(error)
 
 
 class UserError(NsK8sError):

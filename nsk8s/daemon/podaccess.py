@@ -21,7 +21,7 @@ from nsk8s.daemon.places import Places
 from nsk8s.daemon.podlogs import PodLogs
 from nsk8s.daemon.runs import Run, Runs
 from nsk8s.dataplane.compiler import pod_namespace
-from nsk8s.errors import ApiError, NsK8sError
+from nsk8s.errors import ApiError, NsK8sError, in_words
 from nsk8s.kernel import attended, namespaces, pipes, processes
 from nsk8s.kernel.confinement import PRIVATE
 from nsk8s.kernel.pipes import Sink
@@ -131,8 +131,8 @@ class KubeletServer:
                     return await _connect(place, socket.AF_INET6, "::1", port)
                 except OSError as second:
                     raise OSError(
-                        f"IPv4: dial tcp4 127.0.0.1:{port}: connect: {_words(first)} "
-                        f"IPv6 dial tcp6 [::1]:{port}: connect: {_words(second)}"
+                        f"IPv4: dial tcp4 127.0.0.1:{port}: connect: {in_words(first)} "
+                        f"IPv6 dial tcp6 [::1]:{port}: connect: {in_words(second)}"
                     ) from second
         except OSError as error:
             uid = found.metadata.uid
@@ -356,10 +356,6 @@ def _socket(place: Inside, family: int) -> socket.socket:
         sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     sock.setblocking(False)
     return sock
-
-
-def _words(error: OSError) -> str:
-    return os.strerror(error.errno).lower() if error.errno else str(error)
 
 
 async def _nothing() -> AsyncIterator[bytes]:

@@ -7,12 +7,12 @@ keeps the namespace it was made in); redirects are not followed.
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 
 import h11
 
 from nsk8s.api.types import HTTPGetAction
+from nsk8s.errors import in_words
 
 
 class Unanswered(Exception):
@@ -70,8 +70,7 @@ async def connect(opened: socket.socket, ip: str, port: int) -> None:
     try:
         await asyncio.get_running_loop().sock_connect(opened, (ip, port))
     except OSError as error:
-        why = os.strerror(error.errno).lower() if error.errno else str(error)
-        raise Unanswered(f"dial tcp {_host(ip)}:{port}: connect: {why}") from error
+        raise Unanswered(f"dial tcp {_host(ip)}:{port}: connect: {in_words(error)}") from error
 
 
 def _host(ip: str) -> str:

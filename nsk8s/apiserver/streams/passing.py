@@ -7,7 +7,6 @@ side has had enough. Source: k8s.io/apimachinery/pkg/util/proxy (UpgradeAwareHan
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import ssl
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from multidict import CIMultiDict
 
 from nsk8s.apiserver.request import Request
 from nsk8s.apiserver.streams.upgrade import TakenOver, taken_over
-from nsk8s.errors import ApiError
+from nsk8s.errors import ApiError, in_words
 
 CONNECT_TIMEOUT = 30.0
 """Seconds that a pod may take to answer a connection."""
@@ -109,8 +108,8 @@ async def _dialled(to: Location, opened: socket.socket) -> tuple[asyncio.StreamR
         raise ApiError(500, "", f"dial tcp {to.address}:{to.port}: i/o timeout") from error
     except OSError as error:
         opened.close()
-        why = os.strerror(error.errno).lower() if error.errno else str(error)
-        raise ApiError(500, "", f"dial tcp {to.address}:{to.port}: connect: {why}") from error
+        what = f"dial tcp {to.address}:{to.port}: connect: {in_words(error)}"
+        raise ApiError(500, "", what) from error
 
 
 async def _joined(*ways: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> None:
