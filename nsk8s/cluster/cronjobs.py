@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 from nsk8s.api import schedules
 from nsk8s.api.schedules import Schedule
 from nsk8s.api.types import Obj
-from nsk8s.cluster import jobs
+from nsk8s.cluster import jobs, jobstate
 from nsk8s.cluster.events import Recorder
 from nsk8s.cluster.ownership import controlled_by, controller_of, owner_reference
 from nsk8s.cluster.registry import Registry
@@ -75,7 +75,7 @@ class CronJobs:
         active: list[Obj] = list(status.get("active") or ())
         known = {ref["uid"] for ref in active}
         for uid, job in mine.items():
-            end, name = jobs.finished(job), job["metadata"]["name"]
+            end, name = jobstate.finished(job), job["metadata"]["name"]
             if uid not in known and end is None:
                 what = f"Saw a job that the controller did not create or forgot: {name}"
                 self._events.event(obj, "Warning", "UnexpectedJob", what)
@@ -90,7 +90,7 @@ class CronJobs:
             if ref["uid"] not in mine:
                 what = f"Active job went missing: {ref['name']}"
                 self._events.event(obj, "Normal", "MissingJob", what)
-            elif jobs.finished(mine[ref["uid"]]) is None:
+            elif jobstate.finished(mine[ref["uid"]]) is None:
                 left.append(ref)
         status["active"] = left
 
@@ -103,7 +103,7 @@ class CronJobs:
             over = [
                 job
                 for job in mine.values()
-                if (end := jobs.finished(job)) is not None
+                if (end := jobstate.finished(job)) is not None
                 and end["type"] == type_
                 and not job["metadata"].get("deletionTimestamp")
             ]
@@ -201,7 +201,7 @@ class CronJobs:
             made = found
         else:
             self._events.event(obj, "Normal", "SuccessfulCreate", f"Created job {name}")
-        if jobs.finished(made) is None:
+        if jobstate.finished(made) is None:
             status["active"] = [*status["active"], _reference(made)]
         status["lastScheduleTime"] = at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 

@@ -15,11 +15,15 @@ COMPLETION_INDEX = "batch.kubernetes.io/job-completion-index"
 """Label and annotation of an Indexed Job's pod."""
 FINALIZER = "batch.kubernetes.io/job-tracking"
 """Keeps a pod until it is counted."""
+FAILURES = "batch.kubernetes.io/job-index-failure-count"
+IGNORED = "batch.kubernetes.io/job-index-ignored-failure-count"
+"""Annotations of a pod whose index fails on its own: how often it has failed before, and how often that was
+ignored."""
 INDEX_VARIABLE = "JOB_COMPLETION_INDEX"
 
 
 class Verdict(NamedTuple):
-    """What a podFailurePolicy says of a pod that has failed: FailJob, Ignore or Count, and why."""
+    """What a podFailurePolicy says of a pod that has failed: FailJob, FailIndex, Ignore or Count, and why."""
 
     action: str
     message: str
@@ -30,13 +34,15 @@ def identity(name: str, uid: str) -> dict[str, str]:
     return {CONTROLLER_UID: uid, JOB_NAME: name, "controller-uid": uid, "job-name": name}
 
 
-def job_pod(job: Obj, index: int | None) -> Obj:
-    """A pod of a Job; of an Indexed one that with `index`."""
+def job_pod(job: Obj, index: int | None, before: Pod | None = None) -> Obj:
+    """A pod of a Job; of an Indexed one that with `index`, after the one `before` has failed."""
     name, template = job["metadata"]["name"], job["spec"]["template"]
     prefix = f"{name}-"
     if index is not None:
         prefix = f"{name}-{index}-"
         template = _indexed(name, template, index)
+        if job["spec"].get("backoffLimitPerIndex") is not None:
+            template["metadata"]["annotations"].update(_failures(job["spec"], before))
     return from_template(job, template, generateName=_short(prefix), finalizers=[FINALIZER])
 
 
@@ -69,11 +75,40 @@ def index_of(pod: Pod) -> int | None:
     return int(text) if text.isdecimal() else None
 
 
-def failed(pod: Pod, *, deleted_too: bool) -> bool:
-    """Whether a pod counts as failed; one that is being deleted does so at once, if `deleted_too`
-    (isPodFailed)."""
+def _failures(spec: Obj, before: Pod | None) -> dict[str, str]:
+    """The annotations of a pod that follows one that has failed (getNewIndexFailureCounts)."""
+    if before is None:
+        return {FAILURES: "0"}
+    counted, ignored = failures_before(before)
+    verdict = judged(spec, before)
+    if verdict is not None and verdict.action == "Ignore":
+        ignored += 1
+    else:
+        counted += 1
+    return {FAILURES: str(counted), **({IGNORED: str(ignored)} if ignored else {})}
+
+
+def failures_before(pod: Pod) -> tuple[int, int]:
+    """How often a pod's index had failed when it was made: so that it counts, and ignored."""
+    texts = (pod.metadata.annotations.get(name, "") for name in (FAILURES, IGNORED))
+    counted, ignored = (int(text) if text.isascii() and text.isdecimal() else 0 for text in texts)
+    return counted, ignored
+
+
+def fails_index(spec: Obj, pod: Pod) -> bool:
+    """Whether the index of a failed pod has failed with it (isIndexFailed)."""
+    verdict = judged(spec, pod)
+    if verdict is not None and verdict.action in ("FailIndex", "Ignore"):
+        return verdict.action == "FailIndex"
+    return failures_before(pod)[0] >= int(spec["backoffLimitPerIndex"])
+
+
+def failed(spec: Obj, pod: Pod) -> bool:
+    """Whether a pod counts as failed; one that is being deleted does so at once, unless the Job replaces only
+    those that have failed (isPodFailed)."""
     if pod.status.phase == "Failed":
         return True
+    deleted_too = spec.get("podReplacementPolicy") != "Failed"
     return deleted_too and bool(pod.metadata.deletionTimestamp) and pod.status.phase != "Succeeded"
 
 
@@ -93,15 +128,21 @@ def judged(spec: Obj, pod: Pod) -> Verdict | None:
                 if wanted and code != 0 and listed is (codes["operator"] == "In"):
                     what = f"Container {name} for pod {where} failed with exit code {code} {end}"
                     return Verdict(rule["action"], what)
-        for pattern in rule.get("onPodConditions") or ():
-            for condition in pod.status.conditions:
+        for condition in () if codes else pod.status.conditions:
+            for pattern in rule.get("onPodConditions") or ():
                 if (condition.type, condition.status) == (pattern["type"], pattern.get("status", "True")):
                     return Verdict(rule["action"], f"Pod {where} has condition {condition.type} {end}")
     return None
 
 
 def _exits(pod: Pod) -> Iterator[tuple[str, int]]:
-    for status in (*pod.status.initContainerStatuses, *pod.status.containerStatuses):
-        ended: dict[str, Any] | None = status.state.get("terminated")
-        if ended is not None:
-            yield status.name, int(ended.get("exitCode", 0))
+    for status in (*pod.status.containerStatuses, *pod.status.initContainerStatuses):
+        state: dict[str, Any] | None = status.state.get("terminated")
+        if state is not None:
+            yield status.name, int(state.get("exitCode", 0))
+
+
+def ended(pod: Pod) -> str:
+    """When its last container ended."""
+    states: list[dict[str, Any]] = [s.state.get("terminated") or {} for s in pod.status.containerStatuses]
+    return max((state.get("finishedAt") or "" for state in states), default="")

@@ -9,15 +9,15 @@ the pods that are there.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
-
-from msgspec import Struct, field
+from itertools import islice
 
 from nsk8s.api.types import Obj, Pod
-from nsk8s.cluster import indexes
 from nsk8s.cluster.deletion import Deletion
 from nsk8s.cluster.events import Recorder, seconds
-from nsk8s.cluster.jobpods import FINALIZER, JOB_NAME, Verdict, failed, index_of, job_pod, judged
+from nsk8s.cluster.jobindexes import count_indexes, index_within, may_follow, patient
+from nsk8s.cluster.joboutcome import decide
+from nsk8s.cluster.jobpods import FINALIZER, JOB_NAME, ended, failed, index_of, job_pod, judged
+from nsk8s.cluster.jobstate import JobState, condition, finished
 from nsk8s.cluster.ownership import Claims, controller_of, create_pod
 from nsk8s.cluster.registry import Registry
 from nsk8s.cluster.store import Change, Key, Store
@@ -26,62 +26,6 @@ from nsk8s.errors import ApiError
 RESOURCE = "jobs.batch"
 CONTROLLER = "kubernetes.io/job-controller"
 """spec.managedBy of the Jobs that are ours."""
-FIRST_BACKOFF, MAX_BACKOFF = 10.0, 600.0
-"""Seconds until a failed pod is replaced: doubled with each failure after the last success."""
-
-Conditions = list[Obj]
-
-
-class _Job(Struct):
-    """One sync of a Job: its pods and its status, which grows as it goes."""
-
-    obj: Obj
-    pods: list[Pod]
-    status: Obj
-    now: float
-    stamp: str
-    due: list[float] = field(default_factory=list)
-    verdict: Verdict | None = None
-
-    @property
-    def spec(self) -> Obj:
-        found: Obj = self.obj["spec"]
-        return found
-
-    @property
-    def indexed(self) -> bool:
-        return bool(self.spec.get("completionMode") == "Indexed")
-
-    @property
-    def active(self) -> list[Pod]:
-        return [p for p in self.pods if not p.terminal and not p.metadata.deletionTimestamp]
-
-    @property
-    def terminating(self) -> list[Pod]:
-        return [p for p in self.pods if not p.terminal and p.metadata.deletionTimestamp]
-
-    def count(self, name: str) -> int:
-        return int(self.status.get(name, 0))
-
-    def elapsed(self, stamp: str) -> float:
-        """Seconds since then."""
-        return seconds(self.stamp) - seconds(stamp)
-
-    def has(self, type_: str) -> bool:
-        return condition(self.status, type_) is not None
-
-    def say(self, type_: str, reason: str, message: str, status: str = "True") -> None:
-        """Add a condition, or turn it round."""
-        others = [c for c in self.status.get("conditions") or () if c["type"] != type_]
-        new = {
-            "type": type_,
-            "status": status,
-            "lastProbeTime": self.stamp,
-            "lastTransitionTime": self.stamp,
-            "reason": reason,
-            "message": message,
-        }
-        self.status["conditions"] = [*others, new]
 
 
 class Jobs:
@@ -114,7 +58,7 @@ class Jobs:
         self._let_go(key, obj)
         if obj is None or obj["spec"].get("managedBy", CONTROLLER) != CONTROLLER:
             return None
-        job = _Job(obj, self._claims.pods(obj), dict(obj.get("status") or {}), now, self._store.now())
+        job = JobState(obj, self._claims.pods(obj), dict(obj.get("status") or {}), now, self._store.now())
         if finished(obj):
             self._count(job)
             return self._expire(job)
@@ -123,7 +67,9 @@ class Jobs:
             job.status["startTime"] = job.stamp
         self._count(job)
         if not obj["metadata"].get("deletionTimestamp"):
-            self._decide(job)
+            decide(job)
+            if job.over and job.waiting:
+                self._count(job)  # nobody succeeds them
             self._suspend(job)
             self._manage(job)
         job.pods = self._claims.pods(obj)
@@ -152,65 +98,38 @@ class Jobs:
             del meta["finalizers"]
         self._deletion.finished("pods", self._store.update("pods", {**pod, "metadata": meta}))
 
-    def _count(self, job: _Job) -> None:
+    def _count(self, job: JobState) -> None:
         """Count the pods that have ended since the last time, each once."""
         uid = job.obj["metadata"]["uid"]
-        replaces = job.spec.get("podReplacementPolicy") != "Failed"
-        done = indexes.parse(job.status.get("completedIndexes", ""))
+        tracked = []
         for pod in job.pods:
             stored = self._store.get("pods", pod.metadata.namespace, pod.metadata.name)
-            if stored is None or not _tracked(stored):
-                continue
+            if stored is not None and _tracked(stored):
+                tracked.append((pod, stored))
+        count_indexes(job, [pod for pod, _ in tracked])
+        for pod, stored in tracked:
             if pod.status.phase == "Succeeded":
-                index = index_of(pod)
-                if not job.indexed or (index is not None and index not in done):
+                if not job.indexed:
                     job.status["succeeded"] = job.count("succeeded") + 1
-                    done |= {index} if index is not None else set()
-                    self._failures[uid] = (0, job.now)
-            elif failed(pod, deleted_too=replaces):
+                self._failures[uid] = (0, job.now)
+            elif failed(job.spec, pod):
                 verdict = judged(job.spec, pod)
                 if verdict is not None and verdict.action == "FailJob":
                     job.verdict = job.verdict or verdict
-                if verdict is None or verdict.action != "Ignore":
+                if pod in job.waiting.values():
+                    continue
+                known = not job.indexed or index_within(job, pod) is not None
+                if known and (verdict is None or verdict.action != "Ignore"):
                     job.status["failed"] = job.count("failed") + 1
                     count, _ = self._failures.get(uid, (0, 0.0))
                     self._failures[uid] = (count + 1, job.now)
             else:
                 continue
             self._untrack(stored)
-        if job.indexed and done:
-            job.status["completedIndexes"] = indexes.text(done)
 
-    # --- deciding -----------------------------------------------------------------------------------
+    # --- saying --------------------------------------------------------------------------------------
 
-    def _decide(self, job: _Job) -> None:
-        """Whether it has failed or is complete: said at once, though pods may still be on their way out."""
-        if job.has("FailureTarget") or job.has("SuccessCriteriaMet"):
-            return
-        spec = job.spec
-        if job.verdict is not None:
-            job.say("FailureTarget", "PodFailurePolicy", job.verdict.message)
-        elif job.count("failed") > spec["backoffLimit"] or _past_limit(job):
-            job.say("FailureTarget", "BackoffLimitExceeded", "Job has reached the specified backoff limit")
-        elif self._late(job):
-            job.say("FailureTarget", "DeadlineExceeded", "Job was active longer than specified deadline")
-        else:
-            wanted, succeeded = spec.get("completions"), job.count("succeeded")
-            enough = succeeded >= wanted if wanted is not None else (succeeded > 0 and not job.active)
-            if enough:
-                what = "Reached expected number of succeeded pods"
-                job.say("SuccessCriteriaMet", "CompletionsReached", what)
-
-    def _late(self, job: _Job) -> bool:
-        limit, start = job.spec.get("activeDeadlineSeconds"), job.status.get("startTime")
-        if limit is None or not start or job.spec.get("suspend"):
-            return False
-        left = limit - job.elapsed(start)
-        if left > 0:
-            job.due.append(job.now + left)
-        return bool(left <= 0)
-
-    def _suspend(self, job: _Job) -> None:
+    def _suspend(self, job: JobState) -> None:
         """Follow spec.suspend, which puts the clock back."""
         suspended = condition(job.status, "Suspended") is not None
         if bool(job.spec.get("suspend")) is suspended:
@@ -224,7 +143,7 @@ class Jobs:
             job.status.pop("startTime", None)
             self._events.event(job.obj, "Normal", "Suspended", "Job suspended")
 
-    def _conclude(self, job: _Job) -> None:
+    def _conclude(self, job: JobState) -> None:
         """Say the last word, when no pod runs any more."""
         if job.active or job.terminating:
             return
@@ -238,11 +157,10 @@ class Jobs:
 
     # --- making -------------------------------------------------------------------------------------
 
-    def _manage(self, job: _Job) -> None:
+    def _manage(self, job: JobState) -> None:
         """Have as many pods at work as there should be (manageJob)."""
         active = job.active
-        over = job.has("FailureTarget") or job.has("SuccessCriteriaMet")
-        if over or job.spec.get("suspend"):
+        if job.over or job.spec.get("suspend"):
             self._end(job, active)
             if active and job.has("FailureTarget"):
                 job.status["failed"] = job.count("failed") + len(active)
@@ -262,26 +180,22 @@ class Jobs:
         if busy < most and self._may_begin(job):
             self._begin(job, most - busy)
 
-    def _may_begin(self, job: _Job) -> bool:
+    def _may_begin(self, job: JobState) -> bool:
         count, last = self._failures[job.obj["metadata"]["uid"]]
-        if not count:
-            return True
-        at = last + min(MAX_BACKOFF, FIRST_BACKOFF * 2.0 ** min(count - 1, 16))
-        if at > job.now:
-            job.due.append(at)
-        return at <= job.now
+        return job.per_index or patient(job, count, last)
 
-    def _begin(self, job: _Job, count: int) -> None:
+    def _begin(self, job: JobState, count: int) -> None:
         slots: Sequence[int | None] = [None] * count
         if job.indexed:
             busy = job.active if job.spec.get("podReplacementPolicy") != "Failed" else job.pods
             taken = {index_of(p) for p in busy if not p.terminal}
-            taken |= indexes.parse(job.status.get("completedIndexes", ""))
+            taken |= job.indexes("completedIndexes") | job.indexes("failedIndexes")
             free = (i for i in range(job.spec["completions"]) if i not in taken)
-            slots = [index for index, _ in zip(free, range(count), strict=False)]
+            slots = [index for index in islice(free, count) if may_follow(job, index)]
         for index in slots:
             try:
-                made = create_pod(self._store, job_pod(job.obj, index))
+                before = job.waiting.get(index) if index is not None else None
+                made = create_pod(self._store, job_pod(job.obj, index, before))
             except ApiError as error:
                 what = f"Error creating: {error.message}"
                 self._events.event(job.obj, "Warning", "FailedCreate", what)
@@ -289,7 +203,7 @@ class Jobs:
             what = f"Created pod: {made['metadata']['name']}"
             self._events.event(job.obj, "Normal", "SuccessfulCreate", what)
 
-    def _end(self, job: _Job, pods: Iterable[Pod]) -> None:
+    def _end(self, job: JobState, pods: Iterable[Pod]) -> None:
         for pod in pods:
             self._registry.delete("pods", pod.metadata.namespace, pod.metadata.name)
             stored = self._store.get("pods", pod.metadata.namespace, pod.metadata.name)
@@ -300,7 +214,7 @@ class Jobs:
 
     # --- how far ------------------------------------------------------------------------------------
 
-    def _report(self, key: Key, job: _Job) -> None:
+    def _report(self, key: Key, job: JobState) -> None:
         obj = self._store.find(*key)
         status = {k: v for k, v in job.status.items() if k not in ("active", "ready", "terminating")}
         if job.active:
@@ -311,7 +225,7 @@ class Jobs:
         if obj.get("status") != status:
             self._store.update(RESOURCE, {**obj, "status": status}, generation=False)
 
-    def _expire(self, job: _Job) -> float | None:
+    def _expire(self, job: JobState) -> float | None:
         """Delete a Job some time after its end, if it says so."""
         stored = self._store.find(RESOURCE, job.obj["metadata"]["namespace"], job.obj["metadata"]["name"])
         limit, end = stored["spec"].get("ttlSecondsAfterFinished"), finished(stored)
@@ -325,52 +239,20 @@ class Jobs:
         return None
 
 
-def condition(status: Obj, type_: str) -> Obj | None:
-    """The condition of that type, if it is true."""
-    found: Conditions = status.get("conditions") or []
-    return next((c for c in found if c["type"] == type_ and c["status"] == "True"), None)
-
-
-def finished(obj: Obj) -> Obj | None:
-    """The condition that says that a Job is over."""
-    status = obj.get("status") or {}
-    return condition(status, "Complete") or condition(status, "Failed")
-
-
 def _tracked(pod: Obj) -> bool:
     return FINALIZER in (pod["metadata"].get("finalizers") or ())
 
 
-def _past_limit(job: _Job) -> bool:
-    """Whether containers that are restarted in place have failed too often (pastBackoffLimitOnFailure)."""
-    if job.spec["template"]["spec"].get("restartPolicy") != "OnFailure":
-        return False
-    restarts = sum(
-        status.restartCount
-        for pod in job.pods
-        if pod.status.phase in ("Running", "Pending")
-        for status in (*pod.status.initContainerStatuses, *pod.status.containerStatuses)
-    )
-    limit: int = job.spec["backoffLimit"]
-    return restarts > 0 if limit == 0 else restarts >= limit
-
-
-def _found(job: _Job) -> tuple[int, float]:
+def _found(job: JobState) -> tuple[int, float]:
     """How many failures there have been since the last success, and when the last was, from the pods."""
     over = [pod for pod in job.pods if pod.terminal]
-    ends = sorted((_ended(pod) or job.stamp, pod.status.phase == "Failed") for pod in over)
+    ends = sorted((ended(pod) or job.stamp, pod.status.phase == "Failed") for pod in over)
     count = 0
     last = job.now
     for stamp, bad in ends:
         count = count + 1 if bad else 0
         last = job.now - job.elapsed(stamp)
     return count, last
-
-
-def _ended(pod: Pod) -> str:
-    """When its last container ended."""
-    states: list[dict[str, Any]] = [s.state.get("terminated") or {} for s in pod.status.containerStatuses]
-    return max((state.get("finishedAt") or "" for state in states), default="")
 
 
 def _newest(pod: Pod) -> float:

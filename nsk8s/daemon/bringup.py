@@ -13,7 +13,7 @@ from nsk8s.api import cluster as clusters
 from nsk8s.api.kinds import Resource
 from nsk8s.api.topology import Topology
 from nsk8s.api.types import Obj, Pod
-from nsk8s.cluster import dns, jobs
+from nsk8s.cluster import dns, jobs, jobstate
 from nsk8s.cluster.control import Control
 from nsk8s.cluster.ownership import controller_of
 from nsk8s.cluster.registry import Registry
@@ -147,7 +147,7 @@ def readiness(store: Store) -> Readiness:
                 kind = obj["kind"].lower()
                 waiting.append(f"{kind} {meta['namespace']}/{meta['name']}: {missing} pods to come")
     for job in store.list(jobs.RESOURCE):
-        end = jobs.condition(job.get("status") or {}, "Failed")
+        end = jobstate.condition(job.get("status") or {}, "Failed")
         if end is not None:
             total, failed = total + 1, failed + 1
             name = f"{job['metadata']['namespace']}/{job['metadata']['name']}"

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from nsk8s.api.defaults.fill import Fill, beneath, filled, within
+from nsk8s.api.defaults.fill import Fill, beneath, defaults_of, filled, within
 from nsk8s.api.defaults.pods import template
 from nsk8s.api.types import Obj
 
 NO_LIMIT = 2**31 - 1
+
+PATTERNS = ("podFailurePolicy", "rules", "onPodConditions")
+PATTERN = defaults_of({"status": "True"})
 
 
 def _of_spec(fill: Fill) -> Fill:
@@ -89,6 +92,7 @@ def _job(obj: Obj) -> Obj:
         new = template(spec)
         if "completions" not in new and "parallelism" not in new:
             new = {**new, "completions": 1}
+        new = beneath(new, PATTERNS, PATTERN)
         policy = "Failed" if "podFailurePolicy" in new else "TerminatingOrFailed"
         return filled(
             new,
@@ -107,7 +111,9 @@ def _job(obj: Obj) -> Obj:
 
 def _cron_job(spec: dict[str, Any]) -> dict[str, Any]:
     return filled(
-        beneath(spec, ("jobTemplate", "spec"), template),
+        beneath(
+            beneath(spec, ("jobTemplate", "spec"), template), ("jobTemplate", "spec", *PATTERNS), PATTERN
+        ),
         {
             "concurrencyPolicy": "Allow",
             "suspend": False,

@@ -232,8 +232,7 @@ PATH = "spec.rules[0].http.paths[0]"
             "Job",
             "spec.template.spec.restartPolicy",
             None,
-            'spec.template.spec.restartPolicy: Unsupported value: "Always": '
-            'supported values: "OnFailure", "Never"',
+            'spec.template.spec.restartPolicy: Required value: valid values: "OnFailure", "Never"',
         ),
         (
             "Job",
