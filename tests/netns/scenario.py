@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from nsk8s.api.families import BITS, Family, of_family
+from nsk8s.api.families import BITS, NAMES, Family, family, of_family
 from nsk8s.api.kinds import RESOURCES
 from nsk8s.client import Client
 from nsk8s.errors import ClusterGone
@@ -73,10 +73,10 @@ def port(number: int, target: int | str, **more: object) -> Obj:
 
 
 def by_hand(name: str, addresses: list[str], number: int) -> list[Obj]:
-    """A service without a selector, and its endpoints."""
+    """A service without a selector, of the family of its endpoints, and these."""
     subsets = [{"addresses": [{"ip": ip} for ip in addresses], "ports": [{"port": number}]}]
     endpoints = {"apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": name}, "subsets": subsets}
-    return [service(name, None, port(number, number)), endpoints]
+    return [service(name, None, port(number, number), ipFamilies=[NAMES[family(addresses[0])]]), endpoints]
 
 
 CLUSTER: Obj = {

@@ -13,6 +13,8 @@ from tests.netns.scenario import Obj, Scenario, pod, port, seen, service, url
 
 pytestmark = pytest.mark.netns
 
+in_both_modes = pytest.mark.parametrize("lab", ["ipv6_lab", "ipv6_nftables_lab"], indirect=True)
+
 FAMILIES = {4: "IPv4", 6: "IPv6"}
 
 
@@ -76,11 +78,10 @@ def dual(families: list[str]) -> Obj:
 
 
 @pytest.mark.parametrize("first", [4, 6])
-@pytest.mark.parametrize("mode", ["ipv6_lab", "ipv6_nftables_lab"])
+@in_both_modes
 def test_row_58_a_service_of_both_families_answers_on_both_addresses_in_their_order(
-    request: pytest.FixtureRequest, mode: str, first: int
+    lab: Scenario, first: int
 ) -> None:
-    lab: Scenario = request.getfixturevalue(mode)
     order = [first, 10 - first]
     lab.apply(dual([FAMILIES[each] for each in order]))
     try:
@@ -110,8 +111,8 @@ def test_row_58_a_service_of_both_families_answers_on_both_addresses_in_their_or
         lab.delete("service", "order")
 
 
-def test_row_58_a_second_address_comes_and_goes(ipv6_lab: Scenario) -> None:
-    lab = ipv6_lab
+@in_both_modes
+def test_row_58_a_second_address_comes_and_goes(lab: Scenario) -> None:
     single = service("grows", {"app": "b1"}, port(80, 8080), ipFamilyPolicy="SingleStack")
     lab.apply(single)
     try:
@@ -187,9 +188,8 @@ def test_row_66_names_have_addresses_of_the_families_their_services_have(ipv6_la
     assert [dig("A"), dig("AAAA")] == [[ips[0]], [ips[1]]]
 
 
-@pytest.mark.parametrize("mode", ["ipv6_lab", "ipv6_nftables_lab"])
-def test_row_73_a_policy_is_about_both_families(request: pytest.FixtureRequest, mode: str) -> None:
-    lab: Scenario = request.getfixturevalue(mode)
+@in_both_modes
+def test_row_73_a_policy_is_about_both_families(lab: Scenario) -> None:
     addresses = [each["ip"] for each in lab.get("pod", "b1")["status"]["podIPs"]]
     policy: Obj = {
         "apiVersion": "networking.k8s.io/v1",

@@ -1,4 +1,4 @@
-"""kube-proxy's and flannel's rules as they stand in the kernel: checklist rows 12 to 16, 49, 50, 53, 61."""
+"""kube-proxy's and flannel's rules as they stand in the kernel: rows 12 to 16, 49, 50, 53, 61."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import re
 
 import pytest
 
+from nsk8s.observe.packets import Frame, Witness
 from tests.netns.processes_of import Processes, stopped
-from tests.netns.scenario import Scenario, by_hand
+from tests.netns.scenario import EVERY, IPTABLES, Scenario, by_hand, seen
 
 pytestmark = pytest.mark.netns
 
+in_both_families = pytest.mark.parametrize("lab", IPTABLES, indirect=True)
+
 
 def rules(lab: Scenario, node: str, table: str, chain: str) -> list[str]:
-    lines = lab.out(node, "iptables-save", "-t", table).splitlines()
+    lines = lab.out(node, f"{lab.iptables}-save", "-t", table).splitlines()
     prefix = f"-A {chain} "
     return [line.removeprefix(prefix) for line in lines if line.startswith(prefix)]
 
@@ -99,6 +102,7 @@ def test_row_15_and_16_probabilities_and_the_order_of_endpoints(lab: Scenario, c
         lab.delete("service", "spread")
 
 
+@in_both_families
 def test_row_49_a_change_leaves_other_services_counters_alone(lab: Scenario) -> None:
     chain = next(
         line for line in rules(lab, "w1", "nat", "KUBE-SERVICES") if '"default/only-b1 cluster IP"' in line
@@ -106,46 +110,69 @@ def test_row_49_a_change_leaves_other_services_counters_alone(lab: Scenario) -> 
     lab.http("default.client", lab.cluster_ip("only-b1"), 80)
 
     def counters() -> str:
-        saved = lab.out("w1", "iptables-save", "-c", "-t", "nat")
+        saved = lab.out("w1", f"{lab.iptables}-save", "-c", "-t", "nat")
         return "\n".join(line for line in saved.splitlines() if f"-A {chain} " in line)
 
     before = counters()
     assert re.search(r"^\[[1-9]", before, re.MULTILINE), "the service's chain has counted a packet"
-    lab.apply(*by_hand("newcomer", ["10.9.9.9"], 80))
+    lab.apply(*by_hand("newcomer", ["fd00:9::9" if lab.family == 6 else "10.9.9.9"], 80))
     try:
         lab.until(
-            lambda: "default/newcomer" in lab.out("w1", "iptables-save", "-t", "nat"), "the new service"
+            lambda: "default/newcomer" in lab.out("w1", f"{lab.iptables}-save", "-t", "nat"),
+            "the new service",
         )
         assert counters() == before
     finally:
         lab.delete("service", "newcomer")
-    lab.until(lambda: "default/newcomer" not in lab.out("w1", "iptables-save", "-t", "nat"), "it is gone")
+    lab.until(
+        lambda: "default/newcomer" not in lab.out("w1", f"{lab.iptables}-save", "-t", "nat"), "it is gone"
+    )
     assert counters() == before
 
 
+@in_both_families
 def test_row_50_a_flushed_nat_table_is_restored(lab: Scenario) -> None:
-    before = lab.out("w1", "iptables-save", "-t", "nat").splitlines()
+    before = lab.out("w1", f"{lab.iptables}-save", "-t", "nat").splitlines()
     address = lab.cluster_ip("only-b1")
     with stopped(Processes(lab.lab.name).daemon()):  # or its next look may come before curl's
-        lab.run("w1", "iptables", "-t", "nat", "-F")
-        assert lab.http_fails("default.client", address, 80) == "timeout"
+        lab.run("w1", lab.iptables, "-t", "nat", "-F")
+        with lab.capture("w1", "eth0") as uplink:
+            assert lab.http_fails("default.client", address, 80) == "timeout"
+            assert seen(uplink, lambda p: p.dst == address and p.outgoing), "nobody translates it"
     lab.until(
         lambda: lab.http_fails("default.client", address, 80) == "",
         "the rules are back",
         30,
     )
-    after = lab.out("w1", "iptables-save", "-t", "nat").splitlines()
+    after = lab.out("w1", f"{lab.iptables}-save", "-t", "nat").splitlines()
     assert [line for line in after if line.startswith("-A")] == [
         line for line in before if line.startswith("-A")
     ]
 
 
+@pytest.mark.parametrize("lab", EVERY, indirect=True)
 def test_row_53_nodeports_work_where_the_host_drops_what_it_forwards(lab: Scenario) -> None:
-    lab.run("w1", "iptables", "-P", "FORWARD", "DROP")
-    try:
-        assert "b1" in lab.http("external", lab.node_ip("w1"), lab.node_port("only-b1-np"))
-    finally:
-        lab.run("w1", "iptables", "-P", "FORWARD", "ACCEPT")
+    """Flannel accepts what pods send and get. Without it kube-proxy's rule for what it has marked does; the
+    nftables mode has none, for its table could not overrule another's verdict."""
+    ip, number, source = lab.node_ip("w1"), lab.node_port("only-b1-np"), lab.vtep("w1")
+    before = lab.out("w1", f"{lab.iptables}-save", "-t", "filter")
+    with stopped(Processes(lab.lab.name).daemon()), lab.capture("default.b1", "eth0") as server:
+        lab.run("w1", lab.iptables, "-P", "FORWARD", "DROP")
+        try:
+            assert "b1" in lab.http("external", ip, number)
+            lab.run("w1", lab.iptables, "-F", "FLANNEL-FWD")
+            passed = len(requests(server))
+            fails = lab.http_fails("external", ip, number)
+            assert fails == ("timeout" if lab.mode == "nftables" else "")
+            assert len(requests(server)) - passed == (0 if lab.mode == "nftables" else 1)
+            assert {p.src for p in requests(server)} == {source}
+        finally:
+            lab.run("w1", "sh", "-c", f"{lab.iptables}-restore <<'EOF'\n{before}\nEOF\n")
+
+
+def requests(server: Witness) -> list[Frame]:
+    """The connections that have begun at a server."""
+    return [p for p in server.look() if p.dport == 8080 and p.flags == "S"]
 
 
 def test_row_61_flannels_rules(lab: Scenario) -> None:
