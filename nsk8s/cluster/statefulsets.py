@@ -18,6 +18,7 @@ from nsk8s.cluster.events import Recorder
 from nsk8s.cluster.ownership import Claims, create_pod, from_template, owner_reference
 from nsk8s.cluster.registry import Registry
 from nsk8s.cluster.revisions import HASH
+from nsk8s.cluster.shares import share
 from nsk8s.cluster.store import Change, Key, Store
 from nsk8s.errors import ApiError
 
@@ -65,6 +66,14 @@ class _Plan(Struct):
         rolling = strategy.get("rollingUpdate") if strategy["type"] == "RollingUpdate" else None
         partition: int = (rolling or {}).get("partition", 0)
         return ordinal >= self.ordinals.start + partition
+
+    @property
+    def most_unavailable(self) -> int | None:
+        """How many may be unavailable while the set is renewed, if it says so
+        (getStatefulSetMaxUnavailable)."""
+        rolling = self.obj["spec"]["updateStrategy"].get("rollingUpdate") or {}
+        most = rolling.get("maxUnavailable")
+        return None if most is None else max(1, share(most, self.obj["spec"]["replicas"], up=False))
 
 
 class StatefulSets:
@@ -153,7 +162,11 @@ class StatefulSets:
         return True
 
     def _roll(self, plan: _Plan) -> None:
-        """Renew the pod with the highest ordinal that has an older template, once all above are well."""
+        """Renew the pod with the highest ordinal that has an older template, once all above are well; or as
+        many as may be unavailable at a time."""
+        if (most := plan.most_unavailable) is not None:
+            self._roll_together(plan, most)
+            return
         for ordinal in reversed(plan.ordinals):
             pod = plan.pods.get(ordinal)
             if not plan.is_new(ordinal) or pod is None:
@@ -164,6 +177,18 @@ class StatefulSets:
                 return
             if not self._healthy(plan, pod):
                 return
+
+    def _roll_together(self, plan: _Plan, most: int) -> None:
+        pods = [plan.pods.get(ordinal) for ordinal in plan.ordinals]
+        left = most - sum(pod is None or not self._healthy(plan, pod) for pod in pods)
+        for ordinal, pod in reversed([*zip(plan.ordinals, pods, strict=True)]):
+            if left <= 0 or not plan.is_new(ordinal):
+                return
+            if pod is None or pod.metadata.deletionTimestamp:
+                continue
+            if pod.metadata.labels.get(HASH) != plan.update["metadata"]["name"]:
+                self._delete(plan, pod)
+                left -= 1
 
     def _healthy(self, plan: _Plan, pod: Pod) -> bool:
         return not pod.metadata.deletionTimestamp and self._available(plan, pod)

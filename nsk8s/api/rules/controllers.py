@@ -82,7 +82,14 @@ def _stateful_set(view: Set, findings: Findings) -> None:
         at = "spec.updateStrategy.rollingUpdate"
         if strategy.type == "OnDelete":
             findings.invalid(at, {}, "only allowed for updateStrategy 'RollingUpdate'")
-        findings.at_least(f"{at}.partition", strategy.rollingUpdate.partition, 0)
+        rolling = strategy.rollingUpdate
+        findings.at_least(f"{at}.partition", rolling.partition, 0)
+        unavailable = amount(f"{at}.maxUnavailable", rolling.maxUnavailable, findings)
+        if unavailable == 0:
+            findings.invalid(f"{at}.maxUnavailable", rolling.maxUnavailable, "cannot be 0")
+        elif isinstance(rolling.maxUnavailable, str) and unavailable is not None and unavailable > 100:
+            why = "must not be greater than 100%"
+            findings.invalid(f"{at}.maxUnavailable", rolling.maxUnavailable, why)
     findings.at_least("spec.replicas", spec.replicas, 0)
     _counts(spec, findings)
     if spec.selector is None:

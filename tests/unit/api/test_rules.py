@@ -227,6 +227,24 @@ PATH = "spec.rules[0].http.paths[0]"
         ),
         ("StatefulSet", "spec.podManagementPolicy", "Any", "must be 'OrderedReady' or 'Parallel'"),
         ("StatefulSet", "spec.updateStrategy.type", "Any", "must be 'RollingUpdate' or 'OnDelete'"),
+        (
+            "StatefulSet",
+            "spec.updateStrategy.rollingUpdate.maxUnavailable",
+            "0%",
+            'spec.updateStrategy.rollingUpdate.maxUnavailable: Invalid value: "0%": cannot be 0',
+        ),
+        (
+            "StatefulSet",
+            "spec.updateStrategy.rollingUpdate.maxUnavailable",
+            "101%",
+            'Invalid value: "101%": must not be greater than 100%',
+        ),
+        (
+            "StatefulSet",
+            "spec.updateStrategy.rollingUpdate.maxUnavailable",
+            "two",
+            'Invalid value: "two": a valid percent string must be a numeric string',
+        ),
         ("ReplicationController", "spec.template", None, "spec.template: Required value"),
         (
             "Job",

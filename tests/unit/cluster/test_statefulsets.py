@@ -155,6 +155,35 @@ def test_a_partition_keeps_the_first_as_they_are() -> None:
     assert set(images(world).values()) == {"httpd"}
 
 
+@pytest.mark.parametrize(("most", "together"), [(2, 2), ("50%", 2), ("20%", 1), (9, 4)])
+def test_several_are_renewed_at_a_time(most: int | str, together: int) -> None:
+    world = World()
+    rolling: Obj = {"updateStrategy": {"rollingUpdate": {"maxUnavailable": most, "partition": 1}}, **PARALLEL}
+    world.create(stateful_set("db", 5, **rolling))
+    world.finish()
+    world.apply(stateful_set("db", 5, image="httpd", **rolling))
+    gone = [f"db-{ordinal}" for ordinal in range(5 - together, 5)]
+    assert sorted({f"db-{n}" for n in range(5)} - images(world).keys()) == gone
+    world.reap()
+    assert [name for name, image in sorted(images(world).items()) if image == "httpd"] == gone
+    world.settle()
+    assert len(images(world)) == 5, "the next wait until one of them is ready"
+    ready(world, "db-4")
+    assert len(images(world)) == (5 if together == 4 else 4)
+    world.finish()
+    assert images(world) == {"db-0": "nginx", **{f"db-{ordinal}": "httpd" for ordinal in range(1, 5)}}
+
+
+def test_who_is_unavailable_already_counts() -> None:
+    world = World()
+    rolling: Obj = {"updateStrategy": {"rollingUpdate": {"maxUnavailable": 2}}, **PARALLEL}
+    world.create(stateful_set("db", 4, **rolling))
+    world.finish()
+    world.status(world.view("db-0"), ready=False)
+    world.apply(stateful_set("db", 4, image="httpd", **rolling))
+    assert sorted(images(world)) == ["db-0", "db-1", "db-2"]
+
+
 def test_on_delete_nothing_is_renewed_by_itself() -> None:
     world = World()
     on_delete: Obj = {"updateStrategy": {"type": "OnDelete"}}
