@@ -299,6 +299,17 @@ class Scenario:
         """The body that a GET from `namespace` gets."""
         return self.out(namespace, "curl", "-sS", "-f", "--max-time", "5", url(ip, number))
 
+    def ask(self, namespace: str, ip: str, number: int) -> Obj:
+        """What a stand-in answers to a GET from `namespace`, without a program that would have to start."""
+        with namespaces.inside(self.lab.netns(namespace), "net"):
+            opened = socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_STREAM)
+        with opened as client, client.makefile("rb") as heard:
+            client.settimeout(5)
+            client.connect((ip, number))
+            client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            told: Obj = json.loads(heard.read().partition(b"\r\n\r\n")[2])
+            return told
+
     def http_fails(self, namespace: str, ip: str, number: int) -> str:
         """How a GET fails: ``refused``, ``timeout``, or "" if it does not. Over IPv6 an ICMP error that comes
         while connect(2) is still under way counts only when the SYN is sent again, after a second."""

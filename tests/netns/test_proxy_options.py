@@ -78,16 +78,8 @@ def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 def client_seen(lab: Scenario, source: str, ip: str, number: int = 80) -> str:
     """Whom the server takes for its client: what it says, and what the packet says that reaches it."""
-    with (
-        lab.capture("default.a1", "eth0") as a1,
-        lab.capture("default.b1", "eth0") as b1,
-        lab.socket(source, socket.SOCK_STREAM) as client,
-    ):
-        client.settimeout(20)
-        client.connect((ip, number))
-        client.sendall(b"GET / HTTP/1.0\r\n\r\n")
-        with client.makefile("rb") as heard:
-            told = json.loads(heard.read().partition(b"\r\n\r\n")[2])
+    with lab.capture("default.a1", "eth0") as a1, lab.capture("default.b1", "eth0") as b1:
+        told = lab.ask(source, ip, number)
         arrived = {"a1": a1, "b1": b1}[told["pod"]].wait_for(lambda p: p.dport == 8080 and p.flags == "S")
     assert told["client"] == arrived.src
     return arrived.src

@@ -126,13 +126,7 @@ def answers(lab: Scenario, source: str, ip: str, number: int, count: int = 16) -
     found: dict[str, set[str]] = {}
     with lab.capture("default.a1", "eth0") as a1, lab.capture("default.b1", "eth0") as b1:
         for _ in range(count):
-            with lab.socket(source, socket.SOCK_STREAM) as client:
-                client.settimeout(20)
-                client.connect((ip, number))
-                client.sendall(b"GET / HTTP/1.0\r\n\r\n")
-                with client.makefile("rb") as heard:
-                    answer = heard.read()
-            one = json.loads(answer.partition(b"\r\n\r\n")[2])
+            one = lab.ask(source, ip, number)
             found.setdefault(one["pod"], set()).add(one["client"])
         for name, witness in (("a1", a1), ("b1", b1)):
             sources = {p.src for p in witness.look() if p.dport == 8080 and p.flags == "S"}

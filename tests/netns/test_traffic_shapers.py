@@ -1,4 +1,5 @@
-"""What controllers do to traffic, by packets: checklist rows 41, 42, 48, 96, 97 and 99, in both proxy modes.
+"""What controllers do to traffic, by packets: rows 41, 42, 48, 96, 97 and 99, in both proxy modes and
+the first three in both families.
 
 master  w1 (zone a)  w2 (zone a)  w3 (zone b); clients c1, c2 and c3 on the workers.
 """
@@ -14,13 +15,14 @@ from collections.abc import Iterator
 import pytest
 import yaml
 
+from nsk8s.api.families import family, of_family
 from nsk8s.client import Client
 from nsk8s.errors import ApiError
 from nsk8s.paths import ClusterPaths
 from tests.conftest import labs
 from tests.lab import Lab
 from tests.netns import rolling
-from tests.netns.scenario import Obj, Scenario, pod, port, service
+from tests.netns.scenario import DUAL_STACK, Obj, Scenario, pod, port, refusal, seen, service
 
 pytestmark = pytest.mark.netns
 
@@ -42,7 +44,7 @@ def topology(mode: str) -> Obj:
         "apiVersion": "nsk8s.dev/v1",
         "kind": "Cluster",
         "metadata": {"name": "shapers"},
-        "spec": {"nodes": nodes, "proxyMode": mode},
+        "spec": {"nodes": nodes, "proxyMode": mode, **DUAL_STACK},
     }
 
 
@@ -57,6 +59,13 @@ def template(name: str, *, linger: float = 0, **spec: object) -> Obj:
         container["lifecycle"] = {"preStop": {"sleep": {"seconds": linger}}}
     made: Obj = {"containers": [container], "terminationGracePeriodSeconds": 60, **spec}
     return {"metadata": {"labels": {"app": name}}, "spec": made}
+
+
+def dual(name: str, selector: dict[str, str] | None = None, **spec: object) -> Obj:
+    """A service with an address of each family."""
+    return service(
+        name, selector or {"app": name}, port(80, NUMBER), ipFamilyPolicy="PreferDualStack", **spec
+    )
 
 
 def workload(kind: str, name: str, inside: Obj, **spec: object) -> Obj:
@@ -101,27 +110,35 @@ class Shapers(Scenario):
 
     def servers(self, client: str, address: str, count: int = 12) -> set[str]:
         """Who answers `count` requests to port 80 of `address`."""
-        return set(self.many_http(f"default.{client}", address, 80, count, field="pod"))
+        return {str(self.ask(f"default.{client}", address, 80)["pod"]) for _ in range(count)}
 
-    def until_served_by(self, client: str, address: str, wanted: set[str], why: str) -> None:
-        """Wait until only those answer."""
-        seen: set[str] = set()
+    def until_served_by(self, client: str, name: str, wanted: set[str], why: str) -> None:
+        """Wait until at every address of a service only those answer, and the packets go to them."""
+        for address in self.get("service", name)["spec"]["clusterIPs"]:
+            end = time.monotonic() + DEADLINE
+            while (seen := self.reached(client, address)) != wanted:
+                assert time.monotonic() < end, f"{why}: {seen}, not {wanted}{self.lab.log()}"
 
-        def only() -> bool:
-            nonlocal seen
+    def reached(self, client: str, address: str) -> set[str]:
+        """Who answers 12 requests; nobody if one fails. Their addresses are those that the packets leave the
+        client's node for."""
+        kind = family(address)
+        pods = self.read("/api/v1/namespaces/default/pods")["items"]
+        ips = {p["metadata"]["name"]: [each["ip"] for each in p["status"].get("podIPs", ())] for p in pods}
+        node = next(p["spec"]["nodeName"] for p in pods if p["metadata"]["name"] == client)
+        with self.capture(node, "") as packets:
             try:
-                seen = self.servers(client, address)
-            except AssertionError:
-                return False
-            return seen == wanted
-
-        end = time.monotonic() + DEADLINE
-        while not only():
-            assert time.monotonic() < end, f"{why}: {seen}, not {wanted}{self.lab.log()}"
+                found = self.servers(client, address)
+            except (OSError, ValueError):
+                return set()
+            asked = [p for p in packets.look() if p.src == of_family(ips[client], kind) and p.flags == "S"]
+        assert {p.dst for p in asked if p.dport == NUMBER} == {of_family(ips[name], kind) for name in found}
+        return found
 
     def resolves(self, client: str, name: str, address: str) -> None:
         """Wait until a name of namespace default leads to that address alone."""
-        words = ["dig", "+short", "+time=2", "+tries=1", f"@{DNS}", f"{name}.default.svc.cluster.local"]
+        kind = "AAAA" if ":" in address else "A"
+        words = ["dig", "+short", "+time=2", "+tries=1", f"@{DNS}", kind, f"{name}.default.svc.cluster.local"]
         said = ""
 
         def found() -> bool:
@@ -171,28 +188,29 @@ def test_row_41_new_connections_are_served_by_terminating_endpoints_while_there_
     slow = template("ending", linger=45)
     lab.apply(
         workload("Deployment", "ending", slow, replicas=2),
-        service("ending", {"app": "ending"}, port(80, NUMBER)),
+        dual("ending"),
     )
     lab.all_ready("ending", 2)
-    ip = lab.cluster_ip("ending")
     old = {p["metadata"]["name"] for p in lab.pods_of("ending")}
-    lab.until_served_by("c1", ip, old, "both serve")
+    lab.until_served_by("c1", "ending", old, "both serve")
     lab.patch("/apis/apps/v1/namespaces/default/deployments/ending", {"spec": {"replicas": 0}})
     lab.until(
         lambda: all("deletionTimestamp" in p["metadata"] for p in lab.pods_of("ending")), "all are leaving"
     )
-    (piece,) = lab.read(
+    pieces = lab.read(
         "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices"
         "?labelSelector=kubernetes.io%2Fservice-name%3Dending"
     )["items"]
-    states = [e["conditions"] for e in piece["endpoints"]]
-    assert states == [{"ready": False, "serving": True, "terminating": True}] * 2
+    assert sorted(piece["addressType"] for piece in pieces) == ["IPv4", "IPv6"]
+    for piece in pieces:
+        states = [e["conditions"] for e in piece["endpoints"]]
+        assert states == [{"ready": False, "serving": True, "terminating": True}] * 2
     for client in ("c1", "c3"):
-        lab.until_served_by(client, ip, old, "those that are leaving serve on")
+        lab.until_served_by(client, "ending", old, "those that are leaving serve on")
     lab.patch("/apis/apps/v1/namespaces/default/deployments/ending", {"spec": {"replicas": 1}})
     lab.all_ready("ending", 1)
     new = {p["metadata"]["name"] for p in lab.pods_of("ending")} - old
-    lab.until_served_by("c3", ip, new, "with one that is ready only that")
+    lab.until_served_by("c3", "ending", new, "with one that is ready only that")
     lab.delete("deployment", "ending")
     lab.delete("service", "ending")
     for name in old | new:
@@ -203,15 +221,19 @@ def test_row_42_with_publish_not_ready_addresses_an_unready_pod_gets_traffic(lab
     never = {"exec": {"command": ["false"]}, "periodSeconds": 1}
     lab.apply(
         pod("early", "w2", readinessProbe=never),
-        service("early", {"app": "early"}, port(80, NUMBER), publishNotReadyAddresses=True),
-        service("late", {"app": "early"}, port(80, NUMBER)),
-        service("named", {"app": "early"}, port(80, NUMBER), publishNotReadyAddresses=True, clusterIP="None"),
+        dual("early", publishNotReadyAddresses=True),
+        dual("late", {"app": "early"}),
+        dual("named", {"app": "early"}, publishNotReadyAddresses=True, clusterIP="None"),
     )
     lab.until(lambda: "podIP" in lab.get("pod", "early").get("status", {}), "it has an address")
-    lab.until_served_by("c1", lab.cluster_ip("early"), {"early"}, "it is published")
-    lab.resolves("c1", "named", lab.ip("early"))
+    lab.until_served_by("c1", "early", {"early"}, "it is published")
+    for each in lab.get("pod", "early")["status"]["podIPs"]:
+        lab.resolves("c1", "named", each["ip"])
     assert not is_ready(lab.get("pod", "early"))
-    assert lab.http_fails("default.c1", lab.cluster_ip("late"), 80) == "refused"
+    for ip in lab.get("service", "late")["spec"]["clusterIPs"]:
+        with lab.capture("default.c1", "eth0") as packets:
+            assert lab.http_fails("default.c1", ip, 80) == "refused"
+            assert seen(packets, refusal)
     endpoints = lab.get("endpoints", "early")["subsets"][0]
     assert "notReadyAddresses" not in endpoints
     lab.remove("service/early", "service/late", "service/named", "pod/early")
@@ -224,19 +246,18 @@ def test_row_48_traffic_stays_in_its_zone_or_on_its_node_while_it_can(lab: Shape
 
     lab.apply(
         *[pod(f"s{i}", f"w{i}", labels={"app": "near"}) for i in (1, 2, 3)],
-        service("near", {"app": "near"}, port(80, NUMBER), trafficDistribution="PreferSameZone"),
+        dual("near", trafficDistribution="PreferSameZone"),
     )
     lab.all_ready("near", 3)
-    ip = lab.cluster_ip("near")
     for client, zone in (("c1", {"s1", "s2"}), ("c2", {"s1", "s2"}), ("c3", {"s3"})):
-        lab.until_served_by(client, ip, zone, "its zone")
+        lab.until_served_by(client, "near", zone, "its zone")
     change("PreferSameNode")
     for i in (1, 2, 3):
-        lab.until_served_by(f"c{i}", ip, {f"s{i}"}, "its node")
+        lab.until_served_by(f"c{i}", "near", {f"s{i}"}, "its node")
     lab.delete("pod", "s1")
-    lab.until_served_by("c1", ip, {"s2"}, "none on its node: its zone")
+    lab.until_served_by("c1", "near", {"s2"}, "none on its node: its zone")
     lab.delete("pod", "s2")
-    lab.until_served_by("c1", ip, {"s3"}, "none in its zone: all")
+    lab.until_served_by("c1", "near", {"s3"}, "none in its zone: all")
     lab.remove("service/near", "pod/s3")
 
 
@@ -298,7 +319,6 @@ def test_row_97_a_drained_node_gives_its_pods_away_as_their_budget_allows(lab: S
         budget,
     )
     lab.all_ready("moved", 4)
-    ip = lab.cluster_ip("moved")
     lab.patch("/api/v1/nodes/w1", {"spec": {"unschedulable": True}})
     left = {p["metadata"]["name"] for p in lab.pods_of("moved") if p["spec"]["nodeName"] == "w1"}
     assert len(left) == 2
@@ -313,7 +333,7 @@ def test_row_97_a_drained_node_gives_its_pods_away_as_their_budget_allows(lab: S
         left &= {p["metadata"]["name"] for p in found if "deletionTimestamp" not in p["metadata"]}
     lab.all_ready("moved", 4)
     found = [p for p in lab.pods_of("moved") if "deletionTimestamp" not in p["metadata"]]
-    lab.until_served_by("c3", ip, {p["metadata"]["name"] for p in found}, "where they are now")
+    lab.until_served_by("c3", "moved", {p["metadata"]["name"] for p in found}, "where they are now")
     assert {p["spec"]["nodeName"] for p in found} == {"w2"}
     lab.patch("/api/v1/nodes/w1", {"spec": {"unschedulable": None}})
     lab.remove("pdb/moved", "service/moved", "deployment/moved")
@@ -333,7 +353,7 @@ def test_row_97_a_lost_node_s_endpoints_leave_at_once_and_its_pods_when_they_tol
     lab.all_ready("fled", 2)
     lab.all_ready("stays", 1)
     ip, other = lab.cluster_ip("fled"), lab.cluster_ip("stays")
-    lab.until_served_by("c3", other, {"stays"}, "it serves")
+    lab.until_served_by("c3", "stays", {"stays"}, "it serves")
     (lost,) = [p["metadata"]["name"] for p in lab.pods_of("fled") if p["spec"]["nodeName"] == "w1"]
     lab.lab.nsk8s("node", "stop", "w1", "--now")
     assert "NotReady" in lab.lab.nsk8s("get", "node", "w1").stdout
@@ -351,7 +371,7 @@ def test_row_97_a_lost_node_s_endpoints_leave_at_once_and_its_pods_when_they_tol
     assert "deletionTimestamp" not in lab.get("pod", "stays")["metadata"], "it tolerates that for 300 s"
     lab.lab.nsk8s("node", "start", "w1")
     lab.until(lambda: lost not in {p["metadata"]["name"] for p in lab.pods_of("fled")}, "it ends", DEADLINE)
-    lab.until_served_by("c3", other, {"stays"}, "it serves again")
+    lab.until_served_by("c3", "stays", {"stays"}, "it serves again")
     lab.remove("service/fled", "service/stays", "deployment/fled", "pod/stays")
 
 
