@@ -105,6 +105,14 @@ class ApiError(UserError):
         self.name = name
         self.causes = tuple(causes)
 
+    @classmethod
+    def invalid(cls, kind: str, name: str, problems: Sequence[Problem]) -> ApiError:
+        """An object that breaks its kind's rules (422)."""
+        causes = [f"{p.path}: {p.what}" if p.path else p.what for p in problems]
+        text = causes[0] if len(causes) == 1 else f"[{', '.join(causes)}]"
+        message = f'{kind} "{name}" is invalid: {text}'
+        return cls(422, "Invalid", message, kind=kind, name=name, causes=problems)
+
 
 class HostError(NsK8sError):
     """The host lacks something: root, a program, a kernel feature."""

@@ -195,7 +195,7 @@ class Write(Struct, frozen=True):
             what += f"Specified patch version: {given}, expected: {scaling.VERSION}"
             raise ApiError(400, "BadRequest", what)
         config = {**body, "metadata": _at(self.address, body)}
-        return self.registry.apply_scale(*self._where, config, manager=self.manager, force=force)
+        return self.registry.scales.apply(*self._where, config, manager=self.manager, force=force)
 
     @property
     def _where(self) -> tuple[str, str, str]:

@@ -14,6 +14,7 @@ from nsk8s.api.types import Obj
 from nsk8s.cluster import fieldset
 from nsk8s.cluster.fieldset import LEAF, Fields
 from nsk8s.cluster.structure import Structure
+from nsk8s.errors import ApiError
 
 MOST_UPDATERS = 10
 """Entries of updates that an object keeps; older ones are merged."""
@@ -93,6 +94,26 @@ def decode(entries: object) -> Managed:
         )
         found[who] = Entry(version, one.get("time", ""), one.get("fieldsV1") or LEAF)
     return found
+
+
+def owners(obj: Obj) -> Managed:
+    """Who owns the fields of a stored object."""
+    return decode(obj["metadata"].get("managedFields"))
+
+
+def owned(obj: Obj, entries: list[Obj] | None) -> Obj:
+    """`obj` with these entries; without any if there are none."""
+    meta = {name: value for name, value in obj["metadata"].items() if name != "managedFields"}
+    if entries:
+        meta["managedFields"] = entries
+    return {**obj, "metadata": meta}
+
+
+def unmanaged(meta: Obj) -> Obj:
+    """The metadata of what is to be applied. Raises `ApiError` 400."""
+    if meta.get("managedFields") is not None:
+        raise ApiError(400, "BadRequest", "metadata.managedFields must be nil")
+    return meta
 
 
 def encode(managed: Managed) -> list[Obj]:

@@ -33,7 +33,7 @@ def bind(registry: Registry, namespace: str, name: str, binding: Obj) -> None:
     if not isinstance(target.get("name"), str) or not target["name"]:
         problems.append(Problem("target.name", "Required value"))
     if problems:
-        raise _invalid("Binding", name, problems)
+        raise ApiError.invalid("Binding", name, problems)
     pod = registry.store.find("pods", namespace, name)
     meta, spec = pod["metadata"], pod["spec"]
     given = binding.get("metadata") or {}
@@ -70,7 +70,7 @@ def add_containers(registry: Registry, new: Obj) -> Obj:
             what = f'Forbidden: existing ephemeral containers "{name}" may not be changed\n'
             problems.append(Problem(EPHEMERAL, what))
     if problems:
-        raise _invalid("Pod", old["metadata"]["name"], problems)
+        raise ApiError.invalid("Pod", old["metadata"]["name"], problems)
     completed = [before.get(c["name"]) or _defaulted(c) for c in wanted]
     return registry.store.update("pods", {**old, "spec": {**old["spec"], "ephemeralContainers": completed}})
 
@@ -144,7 +144,7 @@ def _checked(pod: Obj, wanted: Any) -> dict[str, Obj]:  # noqa: ANN401  # any JS
                 problems.append(Problem(f"{at}.{field}", what))
         found[name] = given
     if problems:
-        raise _invalid("Pod", pod["metadata"]["name"], problems)
+        raise ApiError.invalid("Pod", pod["metadata"]["name"], problems)
     return found
 
 
@@ -168,11 +168,3 @@ def _resized(container: Obj, given: Obj) -> Obj:
 def _conflict(resource: str, name: str, why: str) -> ApiError:
     what = f'Operation cannot be fulfilled on {resource} "{name}": {why}'
     return ApiError(409, "Conflict", what, kind=resource, name=name)
-
-
-def _invalid(kind: str, name: str, problems: list[Problem]) -> ApiError:
-    causes = [f"{p.path}: {p.what}" for p in problems]
-    text = causes[0] if len(causes) == 1 else f"[{', '.join(causes)}]"
-    return ApiError(
-        422, "Invalid", f'{kind} "{name}" is invalid: {text}', kind=kind, name=name, causes=problems
-    )

@@ -21,6 +21,7 @@ from nsk8s.cluster import (
     definitions,
     managedfields,
     objectmeta,
+    scales,
     scaling,
     serverside,
     serviceaccounts,
@@ -81,6 +82,7 @@ class Registry:
         self.store = store
         self.definitions = definitions.Definitions(store, kinds_of(legacy=topology.legacy_apis))
         self.version = topology.kubernetes_version
+        self.scales = scales.Scales(store, self.definitions)
         self._services = ServiceAllocator(store, topology)
         self._deletion = Deletion(store)
         self._structures: dict[str, Structure] = {}
@@ -156,7 +158,7 @@ class Registry:
             )
         if not meta.get("resourceVersion") and (resource.custom or resource.name in ALWAYS_REVISED):
             what = "Invalid value: 0x0: must be specified for an update"
-            raise _invalid(resource.name, name, [Problem("metadata.resourceVersion", what)])
+            raise ApiError.invalid(resource.name, name, [Problem("metadata.resourceVersion", what)])
         return self._changed(
             resource, old, obj, self._track(resource, old, obj, manager, subresource), subresource
         )
@@ -169,20 +171,20 @@ class Registry:
             obj = {**obj, "spec": old.get("spec") or {}}
         meta, problems = objectmeta.changed(obj["metadata"], old["metadata"])
         if problems:
-            raise _invalid(resource.kind, meta["name"], problems)
+            raise ApiError.invalid(resource.kind, meta["name"], problems)
         if subresource:
             kept = {**old["metadata"], "resourceVersion": meta["resourceVersion"]}
             new = {**old, "metadata": kept, "status": obj.get("status") or {}}
             if problems := validate_status(new):
-                raise _invalid(resource.kind, meta["name"], problems)
+                raise ApiError.invalid(resource.kind, meta["name"], problems)
             new = strategies.reported(resource.name, new)
-            new = new if track is None else _owned(new, track(new))
+            new = new if track is None else managedfields.owned(new, track(new))
         else:
             new = self._completed(resource, {**obj, "metadata": meta}, old, track)
             new = strategies.revised(resource.name, old, new)
         before = old["metadata"].get("managedFields")
         if managedfields.same(before, new["metadata"].get("managedFields")):
-            again = _owned(new, before)
+            again = managedfields.owned(new, before)
             new = again if again == old else new
         new = self.store.update(resource.name, new, generation=not subresource)
         return new if subresource else self._deletion.finished(resource.name, new)
@@ -213,7 +215,7 @@ class Registry:
         patch is written for the version of `view`. What it has made goes through `decode`, which may refuse
         it."""
         if subresource == "scale":
-            scale = decode(_patched(self.scale(resource, namespace, name), patch, kind, _scales()))
+            scale = decode(_patched(self.scale(resource, namespace, name), patch, kind, scales.structure()))
             replicas, revision = scaling.wanted(scale)
             return self.scale(resource, namespace, name, replicas, manager=manager, revision=revision)
         stored = self.store.find(resource, namespace, name)
@@ -263,7 +265,7 @@ class Registry:
         where others own what would change and it is not `force`."""
         target = self.kinds.by_name[resource]
         config = _placed(convert(config, target), target)
-        meta = _unmanaged(config["metadata"])
+        meta = managedfields.unmanaged(config["metadata"])
         old = self.store.get(resource, namespace, name)
         if old is None and subresource:
             old = self.store.find(resource, namespace, name)
@@ -376,52 +378,9 @@ class Registry:
     ) -> Obj:
         """The ``scale`` subresource (autoscaling/v1 Scale); sets the replicas first when given, which are
         then the `manager`'s. A `revision` other than the stored one is a 409 Conflict."""
-        paths = self._scale_paths(resource)
-        obj = self.store.find(resource, namespace, name)
         if replicas is None:
-            return scaling.scale_of(obj, paths)
-        scale, managed = scaling.scale_of(obj, paths), scaling.owners_of_scale(_owners(obj), paths)
-        new = {**scale, "spec": {"replicas": replicas}}
-        if revision:
-            new["metadata"] = {**scale["metadata"], "resourceVersion": revision}
-        if manager and managed:
-            writer = managedfields.Writer(manager, scaling.VERSION, "scale", self.store.now())
-            managed = managedfields.recorded(managed, scale, new, _scales(), writer)
-        return self._rescaled(resource, obj, new, managed)
-
-    def apply_scale(
-        self, resource: str, namespace: str, name: str, config: Obj, *, manager: str, force: bool = False
-    ) -> Obj:
-        """Server-side apply of a Scale, which is returned. Raises `ApiError` as `apply_patch` does."""
-        _unmanaged(config["metadata"])
-        paths = self._scale_paths(resource)
-        obj = self.store.find(resource, namespace, name)
-        managed = scaling.owners_of_scale(_owners(obj), paths)
-        live = _owned(scaling.scale_of(obj, paths), managedfields.encode(managed))
-        writer = managedfields.Writer(manager, scaling.VERSION, "scale", self.store.now())
-        new, managed = serverside.apply(live, config, _scales(), writer, force=force)
-        return self._rescaled(resource, obj, new, managed)
-
-    def _rescaled(self, resource: str, obj: Obj, scale: Obj, managed: managedfields.Managed) -> Obj:
-        """Store an object with the replicas of `scale`, whose fields are `managed`; its Scale then."""
-        paths, version = self._scale_paths(resource), self.kinds.by_name[resource].api_version
-        meta, name = obj["metadata"], obj["metadata"]["name"]
-        replicas, revision = scaling.wanted(scale)
-        if replicas < 0:
-            what = f"Invalid value: {replicas}: must be greater than or equal to 0"
-            raise _invalid("Scale", name, [Problem("spec.replicas", what)])
-        owners = scaling.owners_of_parent(_owners(obj), managed, paths, version)
-        new = {**obj, "metadata": {**meta, "resourceVersion": revision}}
-        new = _owned(scaling.scaled(new, paths, replicas), managedfields.encode(owners))
-        return scaling.scale_of(self.store.update(resource, new), paths)
-
-    def _scale_paths(self, name: str) -> scaling.Paths:
-        resource = self.kinds.by_name.get(name)
-        if resource is None or resource.subresource("scale") is None:
-            raise ApiError(404, "NotFound", "the server could not find the requested resource")
-        if not resource.custom:
-            return scaling.WORKLOAD
-        return scaling.Paths.of(self.definitions.version(resource)["subresources"]["scale"])
+            return self.scales.read(resource, namespace, name)
+        return self.scales.write(resource, namespace, name, replicas, manager=manager, revision=revision)
 
     def _taken(self, obj: Obj) -> tuple[Resource, Obj]:
         """The resource that an object is stored in, and the object in its version."""
@@ -450,7 +409,7 @@ class Registry:
         if has_status and old is not None and "status" in old:
             obj = {**obj, "status": old["status"]}
         if track is not None:
-            obj = _owned(obj, track(obj))
+            obj = managedfields.owned(obj, track(obj))
         if resource.name == "services" and old is not None:
             obj = kept(obj, old)
         problems = list(validate(obj, resource))
@@ -461,7 +420,7 @@ class Registry:
         if not problems and old is not None:
             problems += validate_update(old, obj, resource)
         if problems:
-            raise _invalid(resource.kind, meta.get("name") or meta.get("generateName", ""), problems)
+            raise ApiError.invalid(resource.kind, meta.get("name") or meta.get("generateName", ""), problems)
         return obj
 
     def _check_namespace(self, resource: Resource, meta: Mapping[str, Any]) -> None:
@@ -484,13 +443,6 @@ class Registry:
             )
 
 
-def _unmanaged(meta: Obj) -> Obj:
-    """The metadata of what is to be applied. Raises `ApiError` 400."""
-    if meta.get("managedFields") is not None:
-        raise ApiError(400, "BadRequest", "metadata.managedFields must be nil")
-    return meta
-
-
 def _placed(obj: Obj, resource: Resource) -> Obj:
     """A copy with its own metadata, in its namespace."""
     given = obj.get("metadata")
@@ -500,26 +452,6 @@ def _placed(obj: Obj, resource: Resource) -> Obj:
     else:
         meta.pop("namespace", None)
     return {**obj, "metadata": meta}
-
-
-def _owners(obj: Obj) -> managedfields.Managed:
-    """Who owns the fields of a stored object."""
-    return managedfields.decode(obj["metadata"].get("managedFields"))
-
-
-def _owned(obj: Obj, entries: list[Obj] | None) -> Obj:
-    """`obj` with these managedFields; without any if there are none."""
-    meta = {name: value for name, value in obj["metadata"].items() if name != "managedFields"}
-    if entries:
-        meta["managedFields"] = entries
-    return {**obj, "metadata": meta}
-
-
-def _scales() -> Structure:
-    """How Scales are merged."""
-    found = structure_of(scaling.VERSION, "Scale")
-    assert found is not None
-    return found
 
 
 def _patched(target: Json, patch: Json, kind: str, structure: Structure | None) -> Json:
@@ -550,11 +482,3 @@ def _read(annotation: str | None) -> Json:
         return json.loads(annotation or "{}")
     except ValueError:
         return {}  # somebody has edited it; kubectl would give up, we take it for an object never applied
-
-
-def _invalid(kind: str, name: str, problems: list[Problem]) -> ApiError:
-    causes = [f"{p.path}: {p.what}" if p.path else p.what for p in problems]
-    text = causes[0] if len(causes) == 1 else f"[{', '.join(causes)}]"
-    return ApiError(
-        422, "Invalid", f'{kind} "{name}" is invalid: {text}', kind=kind, name=name, causes=problems
-    )
