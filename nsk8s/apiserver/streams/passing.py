@@ -40,6 +40,8 @@ HOP_BY_HOP = {
     "upgrade",
 }
 """Headers that concern one connection only (RFC 9110, 7.6.1)."""
+FRAMING = {"content-length", "transfer-encoding"}
+"""... and those that say where a body ends."""
 
 
 class Location(NamedTuple):
@@ -70,11 +72,15 @@ async def pass_through(
     the pod's. Raises `ApiError` 500 for a pod that is not reached or has misunderstood; a refusal is
     returned."""
     http = request.http
-    text = "".join(f"{name}: {value}\r\n" for name, value in headers)
+    body = await http.read()
+    kept = [(name, value) for name, value in headers if name.lower() not in FRAMING]
+    if body:
+        kept.append(("Content-Length", str(len(body))))
+    text = "".join(f"{name}: {value}\r\n" for name, value in kept)
     words = f"{http.method} {target} HTTP/1.1\r\n{text}\r\n".encode(errors="surrogateescape")
     reader, writer = await _dialled(to, opened)
     try:
-        writer.write(words + await http.read())
+        writer.write(words + body)
         await writer.drain()
         raw = await reader.readuntil(b"\r\n\r\n")
         head = _parsed(raw)
@@ -149,7 +155,7 @@ async def _refusal(head: Head, reader: asyncio.StreamReader) -> web.Response:
             await _read_body(head, reader, body)
     answer = web.Response(status=head.status, reason=head.reason, body=bytes(body))
     for name, value in head.headers.items():
-        if name.lower() not in HOP_BY_HOP | {"content-length"}:
+        if name.lower() not in HOP_BY_HOP | FRAMING:
             answer.headers.add(name, value)
     answer.force_close()
     return answer

@@ -98,13 +98,13 @@ def head_of(sock: socket.socket) -> bytes:
     return head
 
 
-def asked(world: Served, port: int, head: str = UPGRADE, name: str = "shouter") -> socket.socket:
+def asked(world: Served, port: int, head: str = UPGRADE, method: str = "GET") -> socket.socket:
     sock = socket.socket(socket.AF_UNIX)
     sock.settimeout(DEADLINE)
     sock.connect(os.fspath(world.paths.socket))
-    path = f"/api/v1/namespaces/default/pods/{name}:{port}/proxy/a%20b?c=d"
+    path = f"/api/v1/namespaces/default/pods/shouter:{port}/proxy/a%20b?c=d"
     sock.sendall(
-        f"GET {path} HTTP/1.1\r\nHost: here.example\r\nAuthorization: Bearer x\r\n{head}\r\n".encode()
+        f"{method} {path} HTTP/1.1\r\nHost: here.example\r\nAuthorization: Bearer x\r\n{head}\r\n".encode()
     )
     return sock
 
@@ -138,6 +138,24 @@ def test_what_is_said_goes_both_ways(world: Served, shouting: Callable[[Answer],
     assert first == "GET /a%20b?c=d HTTP/1.1"
     assert {"Host: here.example", "Connection: keep-alive, Upgrade", "Upgrade: shout/1"} <= set(headers)
     assert not [line for line in headers if line.lower().startswith("authorization")]
+
+
+def test_a_body_arrives_before_the_other_protocol(
+    world: Served, shouting: Callable[[Answer], Shouter]
+) -> None:
+    heard = []
+
+    def agree(_head: bytes, opened: socket.socket) -> None:
+        heard.append(exactly(opened, 5))
+        opened.sendall(AGREED)
+
+    server = shouting(agree)
+    with asked(world, server.port, f"Transfer-Encoding: chunked\r\n{UPGRADE}", method="POST") as sock:
+        sock.sendall(b"2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n")
+        assert everything(sock) == AGREED
+    assert heard == [b"hello"]
+    assert b"\r\nContent-Length: 5\r\n" in server.heard
+    assert b"chunked" not in server.heard
 
 
 def test_much_goes_both_ways_at_a_time(world: Served, shouting: Callable[[Answer], Shouter]) -> None:
