@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from nsk8s.api.families import family
 from nsk8s.paths import ClusterPaths
 from tests.conftest import MakeLab
 from tests.lab import Lab
 from tests.netns import kubectls
 from tests.netns.kubectls import Kubectl
 from tests.netns.processes_of import Processes, kill
-from tests.netns.scenario import DUAL_STACK, Obj, pod, seen, url
+from tests.netns.scenario import Obj, pod, url
 from tests.netns.standing import until
 
 pytestmark = pytest.mark.netns
@@ -134,21 +135,28 @@ def test_a_node_reaches_the_api_as_well(lab: Lab) -> None:
         assert "gitVersion" in lab.inside(where, "curl", "-sS", "--cacert", str(ca), f"{at}/version")
 
 
+@pytest.mark.parametrize("pods", ["10.244.0.0/16,fd00:10:244::/56", "fd00:10:244::/56,10.244.0.0/16"])
 def test_the_api_is_at_the_nodes_addresses_of_both_families_and_its_certificate_names_them(
-    cluster: MakeLab,
+    cluster: MakeLab, pods: str
 ) -> None:
     made = topology("w1")
-    made["spec"] |= DUAL_STACK
-    lab = cluster(yaml.safe_dump(made))
+    made["spec"]["podCIDR"] = pods
+    lab = cluster(yaml.safe_dump_all([made, shell("client")]))
     ca = str(ClusterPaths(lab.name).pki / "ca.pem")
-    internal = [a["address"] for a in lab.get("node", "master")[0]["status"]["addresses"][:2]]
-    assert [":" in ip for ip in internal] == [False, True]
-    for ip in internal:
+    service = lab.get("service", "kubernetes")[0]["spec"]["clusterIP"]
+    first, second = (a["address"] for a in lab.get("node", "master")[0]["status"]["addresses"][:2])
+    assert {family(first), family(second)} == {4, 6}
+    assert family(service) == family(first) == family(pods.partition(",")[0])
+    for source, ip, number, arrives in (
+        ("w1", first, 6443, first),
+        ("w1", second, 6443, second),
+        ("default.client", service, 443, first),
+    ):
         with lab.capture("master", "eth0") as packets:
-            asked = f"{url(ip, 6443, 'https')}version"
-            assert "gitVersion" in lab.inside("w1", "curl", "-sS", "--max-time", "5", "--cacert", ca, asked)
-            assert seen(packets, lambda f: f.dport == 6443 and not f.outgoing)
-            assert not seen(packets, lambda f: f.dport == 6443 and f.dst not in internal)
+            asked = f"{url(ip, number, 'https')}version"
+            assert "gitVersion" in lab.inside(source, "curl", "-sS", "--max-time", "5", "--cacert", ca, asked)
+            begun = [f for f in packets.look() if f.dport == 6443 and f.flags == "S" and not f.outgoing]
+        assert {f.dst for f in begun} == {arrives}
 
 
 def test_the_token_of_a_pod_ends_with_it(lab: Lab, kubectl: Kubectl) -> None:
