@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import chain
 from typing import NamedTuple
@@ -19,7 +18,6 @@ from nsk8s.errors import KernelError
 from nsk8s.kernel import iptables, namespaces, nftables, observation, rtnetlink, sysctl
 from nsk8s.kernel.namespaces import CLONE_NEWNET
 from nsk8s.kernel.netlink import Netlink, Refusal
-from nsk8s.kernel.rows import Groups, outer_namespace, rows
 from nsk8s.kernel.sandboxes import Sandboxes
 from nsk8s.linux.nftables import Command
 from nsk8s.linux.values import (
@@ -127,16 +125,6 @@ class Batch:
         groups: dict[str, list[Op]] = {}
         for op in ops:
             groups.setdefault(op.namespace, []).append(op)
-        beside = rows(groups, self._sandboxes)
-        later = set().union(*beside)
-        failed = self._all({name: group for name, group in groups.items() if name not in later})
-        if len(beside) < 2:
-            return [*failed, *chain.from_iterable(map(self._all, beside))]
-        with ThreadPoolExecutor(len(beside), thread_name_prefix="batch") as threads:
-            return [*failed, *chain.from_iterable(threads.map(self._all, beside))]
-
-    def _all(self, groups: Groups) -> list[Failed]:
-        """One group after the other, in the calling thread."""
         failed: list[Failed] = []
         for name, group in groups.items():
             try:
@@ -160,11 +148,11 @@ class Batch:
             failed += [Failed(made[number][0], why) for number, why in refused.items()]
         return failed
 
-    def _group(self, name: str, ops: Sequence[Op]) -> list[Failed]:
+    def _group(self, name: str, ops: list[Op]) -> list[Failed]:
         """All operations of one namespace; makes it first if they say so."""
         for op in ops:
             if isinstance(op.value, VethPair):
-                self._known(outer_namespace(op.value))
+                self._known(_outer_namespace(op.value))
         first = ops[0].value
         new = isinstance(first, Namespace) and name not in self._sandboxes
         if new and isinstance(first, Namespace):
@@ -194,7 +182,7 @@ class Batch:
             # Bridge ports come up at once: without this each would announce an IPv6 link-local address.
             sysctl.write("net.ipv6.conf.default.disable_ipv6", "1")
 
-    def _messages(self, name: str, ops: Sequence[Op], failed: list[Failed], *, new: bool) -> Iterator[bytes]:
+    def _messages(self, name: str, ops: list[Op], failed: list[Failed], *, new: bool) -> Iterator[bytes]:
         """The requests for a group; the sequence number of each is its operation's place in `ops`.
 
         Interfaces made here go up only after their addresses are there, so that arp_notify has something
@@ -258,7 +246,7 @@ class Batch:
                 yield rtnetlink.fdb(number, op.value, known[op.value.dev], delete=delete)
 
     def _add_veth(self, name: str, number: int, op: Op, pair: VethPair, ups: list[bytes]) -> Iterator[bytes]:
-        there = outer_namespace(pair)
+        there = _outer_namespace(pair)
         outside = self._devices[there]
         master = outside[pair.outer.master] if pair.outer.master else 0
         inner = self._devices[name].add(pair.inner)
@@ -279,7 +267,7 @@ class Batch:
 
     def _clear(self, name: str, pair: VethPair) -> None:
         """Remove what stands in the way of a pair, either end of it."""
-        for there, link in ((outer_namespace(pair), pair.outer), (name, pair.inner)):
+        for there, link in ((_outer_namespace(pair), pair.outer), (name, pair.inner)):
             index = self._known(there).pop(link.name)
             if index:
                 self._enter(there)
@@ -315,3 +303,9 @@ def _outer_end(number: int, link: Link, index: int) -> Iterator[bytes]:
     yield from rtnetlink.configure(number, link, index, ipv6=False)
     if link.up and link.conf:
         yield rtnetlink.up(number, index)
+
+
+def _outer_namespace(pair: VethPair) -> str:
+    if pair.inner.peer is None:
+        raise ValueError(f"veth {pair.inner.name} does not name its peer")
+    return pair.inner.peer.namespace

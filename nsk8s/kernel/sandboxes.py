@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import select
 import signal
-import threading
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,7 +22,6 @@ from nsk8s.errors import HostError, Timeout
 from nsk8s.kernel import namespaces, pause
 from nsk8s.kernel.holder import Holder
 from nsk8s.kernel.namespaces import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWPID, CLONE_NEWUTS, Home
-from nsk8s.kernel.spawn import spawn
 from nsk8s.paths import NETNS_DIR, ClusterPaths
 
 TITLE = "nsk8s:pause"
@@ -32,6 +30,7 @@ TITLE = "nsk8s:pause"
 _ENDING = 10.0  # seconds that a killed sandbox may take to end
 _AT_ONCE = 256  # pidfds open at a time; the usual limit is 1024 files
 _NAMES = 64  # names handed over to be written at a time
+_NO_STDIO = [(os.POSIX_SPAWN_CLOSE, fd) for fd in (0, 1, 2)]
 
 
 class Sandbox(NamedTuple):
@@ -43,8 +42,7 @@ class Sandbox(NamedTuple):
 
 
 class Sandboxes:
-    """The sandboxes of one cluster, by name. For one thread, inside the holder's PID and mount namespaces;
-    but several may `unshare` and `hold` new ones at a time."""
+    """The sandboxes of one cluster, by name. For one thread, inside the holder's PID and mount namespaces."""
 
     def __init__(self, paths: ClusterPaths, holder: Holder) -> None:
         self.home = Home("net", "uts", "ipc", "pid")
@@ -56,13 +54,12 @@ class Sandboxes:
         self._found: dict[str, Sandbox] = {}
         self._unnamed: list[Sandbox] = []
         self._naming: list[Future[None]] = []
-        self._holding = threading.Lock()
         self._clerk = ThreadPoolExecutor(1, thread_name_prefix="netns-names")
         self._clerk.submit(int).result()  # its thread is made now, while we stand at home
         NETNS_DIR.mkdir(parents=True, exist_ok=True)
         self.find()
 
-    def __contains__(self, name: object) -> bool:
+    def __contains__(self, name: str) -> bool:
         return name in self._found
 
     def find(self) -> dict[str, Sandbox]:
@@ -132,14 +129,13 @@ class Sandboxes:
         """Start a pause process in the namespaces of the calling thread; name it on the host."""
         words = [*self._argv, name, tag]
         try:
-            pid = spawn(self._pause, words)
+            pid = os.posix_spawn(self._pause, words, {}, file_actions=_NO_STDIO, setsid=True)
         finally:
             self.home.back("pid")  # the kernel wants it before the next unshare (EINVAL)
         sandbox = self._found[name] = Sandbox(name, tag, pid)
-        with self._holding:
-            self._unnamed.append(sandbox)
-            if len(self._unnamed) >= _NAMES:
-                self._hand_over()
+        self._unnamed.append(sandbox)
+        if len(self._unnamed) >= _NAMES:
+            self._hand_over()
         return sandbox
 
     def named(self) -> None:
