@@ -65,10 +65,10 @@ class Network:
         await self.in_kernel(lambda: self._reach(plan))
 
     async def compare(self, plan: Plan, names: Iterable[str]) -> int:
-        """Look at what the kernel really holds in `names` and repair what differs from `plan`.
-        Returns how many operations it took; 0 means that nothing had been touched."""
+        """Reach `plan`, then look at what the kernel really holds in `names` and repair what differs.
+        Returns how many operations the repair took; 0 means that nothing had been touched."""
         wanted = [name for name in names if name in plan.states]
-        return await self.in_kernel(lambda: self._compare(plan, wanted))
+        return await self.in_kernel(lambda: self._look(plan, wanted))
 
     async def died(self, plan: Plan) -> list[str]:
         """UIDs of pods whose sandbox was there and has ended though the plan has it; they are forgotten."""
@@ -102,6 +102,11 @@ class Network:
         for name in gone:
             self._applied.pop(name, None)
         self._share(plan)
+
+    def _look(self, plan: Plan, names: list[str]) -> int:
+        if not self._unsure:
+            self._reach(plan)  # what nobody has done yet is no damage
+        return self._compare(plan, names)
 
     def _with_host(self, plan: Plan) -> Plan:
         """The host's own namespace does not go when nothing is wanted in it any more: what is ours does."""

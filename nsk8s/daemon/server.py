@@ -85,6 +85,8 @@ NODE_INTERVAL = 5.0
 """Seconds between two looks at the nodes' kernel state (flanneld re-ensures its own every few seconds)."""
 FULL_INTERVAL = 30.0
 """Seconds between two looks at everything (kube-proxy's syncPeriod)."""
+LOOK = 256
+"""Namespaces that are looked at in one go: what changes meanwhile waits until then, a tenth of a second."""
 PATIENCE = 60.0
 """Seconds that somebody is kept waiting for the network to be what the objects say."""
 RETRY_INTERVAL = 1.0
@@ -308,8 +310,11 @@ class Daemon:
             await asyncio.sleep(NODE_INTERVAL)
             looks += 1
             everything = looks % round(FULL_INTERVAL / NODE_INTERVAL) == 0
+            plan = self.plan()
+            names = [n for n in plan.states if everything or n not in plan.tags]
             try:
-                await self.compare(everything=everything)
+                for first in range(0, len(names), LOOK):
+                    await self.compare(names[first : first + LOOK])
                 if everything:
                     self.loop.alive()
                     self._turn()
@@ -318,8 +323,9 @@ class Daemon:
             await self._open()
             await self._proxies()
 
-    async def compare(self, *, everything: bool) -> int:
-        """Repair what the kernel no longer holds of the plan; returns how many operations it took."""
+    async def compare(self, names: Iterable[str] | None = None) -> int:
+        """Repair what the kernel no longer holds of the plan, in some namespaces or in all; returns how many
+        operations it took."""
         async with self._kernel:  # a plan that is older than the kernel's state would undo what is new
             died = await self.network.died(self.plan())
             for pod in died:
@@ -327,8 +333,7 @@ class Daemon:
             if died:
                 self._turn()
             plan = self.plan()
-            names = [n for n in plan.states if everything or n not in plan.tags]
-            return len(died) + await self.network.compare(plan, names)
+            return len(died) + await self.network.compare(plan, plan.states if names is None else names)
 
     async def look(self) -> Found:
         """What runs already."""
@@ -364,7 +369,7 @@ class Daemon:
         for one in applied:
             yield {"applied": {"object": one.object, "verdict": one.verdict}}
         changed = any(one.verdict != "unchanged" for one in applied)
-        operations = 0 if changed else await self.compare(everything=True)
+        operations = 0 if changed else await self.compare()
         deadline = time.monotonic() + float(body.get("wait", 0))
         state = readiness(self.store)
         while not self._settled(state) and time.monotonic() < deadline:

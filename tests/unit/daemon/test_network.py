@@ -142,6 +142,17 @@ def test_a_flush_is_repaired(machine: ModelMachine, network: Network) -> None:
     asyncio.run(story())
 
 
+def test_what_is_new_is_done_and_is_no_damage(machine: ModelMachine, network: Network) -> None:
+    async def story() -> None:
+        await network.reach(plan("-j RETURN"))
+        wanted = plan("-j RETURN", "-j ACCEPT")
+        assert await network.compare(wanted, ["w1"]) == 0
+        assert machine.states["w1"].rules == rules("-j RETURN", "-j ACCEPT")
+        assert machine.dumped == []
+
+    asyncio.run(story())
+
+
 def test_a_flush_in_the_moment_of_our_own_restore_is_repaired(
     machine: ModelMachine, network: Network
 ) -> None:
