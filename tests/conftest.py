@@ -39,7 +39,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that need the real kernel run where they can, and say why where they cannot."""
+    """Tests that need the real kernel run where they can, and say why (`why_not`) where they cannot."""
     for item in items:
         if any(item.get_closest_marker(name) for name in PRIVILEGED):
             reason = why_not()

@@ -7,7 +7,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,7 +102,7 @@ def _loading(*, dry_run: bool) -> Iterator[Loading | None]:
         from nsk8s.kernel import holder
 
         if not holder.clusters():
-            with launch.Loading() as loading:
+            with closing(launch.Loading()) as loading:
                 yield loading
             return
     yield None

@@ -15,8 +15,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from types import TracebackType
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from nsk8s.errors import ClusterGone, HostError, Problem, Timeout
@@ -58,7 +57,7 @@ def listening(paths: ClusterPaths) -> bool:
 class Loading:
     """A process that loads the control plane's code, and waits to be told whose control plane to be.
 
-    Close it (it is a context manager): one that nobody has told ends.
+    Close it: one that nobody has told ends.
     """
 
     def __init__(self) -> None:
@@ -88,14 +87,6 @@ class Loading:
         self._process.kill()
         self._process.wait()
 
-    def __enter__(self) -> Loading:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, e: BaseException | None, t: TracebackType | None
-    ) -> None:
-        self.close()
-
 
 def ensure(paths: ClusterPaths, *, create: bool = False, loading: Loading | None = None) -> bool:
     """Make sure that the control plane listens, starting it if it does not (as what `loading` has loaded);
@@ -117,7 +108,7 @@ def ensure(paths: ClusterPaths, *, create: bool = False, loading: Loading | None
             holder = holders.start(paths)
         elif listening(paths):
             return False
-        with loading or Loading() as process:
+        with closing(loading or Loading()) as process:
             _spawn(paths, process)
     return new
 

@@ -23,8 +23,8 @@ EVENTS = 26
 
 @pytest.fixture(
     scope="module",
-    params=kubectls.found() or [pytest.param("", marks=pytest.mark.skip("no kubectl here"))],
-    ids=lambda path: kubectls.label(path) if path else "none",
+    params=kubectls.found(),
+    ids=kubectls.label,
 )
 def kubectl(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubectl]:
     with played() as cluster:
