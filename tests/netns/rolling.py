@@ -30,10 +30,11 @@ def main(address: str, port: int, count: int, threads: int) -> None:
             with lock:
                 if next(tickets, None) is None:
                     return
+            begun = time.monotonic()
             try:
                 who = once(address, port)
             except (OSError, ValueError) as error:
-                failures.append(f"{type(error).__name__}: {error}")
+                failures.append(f"{type(error).__name__} after {time.monotonic() - begun:.3f} s: {error}")
             else:
                 with lock:
                     answers[who] += 1
