@@ -9,6 +9,7 @@ services in both modes (iptables-restore's of chains, nf_tables' of the anonymou
 
 What is measured
   load        all services at once, from nothing: s; of that compile (objects to rules), diff, and kernel
+  nft -f      the same commands as text, given to nft(8) in a namespace of its own: s (nftables mode)
   endpoint    one endpoint of one service goes and comes back: ms, median; again with its three parts
   service     one service more, and gone again: ms, median
   connect     a pod's TCP connection through the last service: µs, median of 500
@@ -29,17 +30,18 @@ from typing import Any
 import msgspec
 
 from benchmarks.beginning import arguments, begin
-from benchmarks.machine import Figures, aligned, command, keep, world
+from benchmarks.machine import LIMIT, Figures, aligned, command, keep, world
 from nsk8s.api.topology import NodeTopology, Topology
 from nsk8s.api.types import EndpointSlice, Service
 from nsk8s.api.views import view
 from nsk8s.dataplane.compiler import ClusterView, Compiler
 from nsk8s.errors import KernelError, Timeout
 from nsk8s.kernel import iptables, namespaces, nftables
+from nsk8s.linux import nfttext
 from nsk8s.linux.state import diff
 from nsk8s.linux.values import NamespaceState, Op, Restore, Transaction
 
-NODE, POD, SERVER = "node", "pod", "server"
+NODE, POD, SERVER, PEER = "node", "pod", "server", "peer"
 MODES = ("iptables", "nftables")
 ENDPOINTS = ("10.244.9.10", "10.244.9.11", "10.244.9.12")
 """Of the last service, where somebody listens; those of the others do not exist."""
@@ -65,7 +67,7 @@ for _ in range(count):
     made.close()
 """
 WIRES = (
-    *(f"netns add {name}" for name in (NODE, POD, SERVER)),
+    *(f"netns add {name}" for name in (NODE, POD, SERVER, PEER)),
     *(f"-n {name} link set lo up" for name in (NODE, POD, SERVER)),
     f"-n {NODE} link add pod type veth peer name eth0 netns {POD}",
     f"-n {NODE} link add server type veth peer name eth0 netns {SERVER}",
@@ -136,11 +138,21 @@ class Node:
         ]
         self.slices[-1] = endpoints(size, ENDPOINTS)
 
+    def _wanted(self) -> NamespaceState:
+        compiled = self._compiler.compile(ClusterView((), self.services, self.slices))[NODE]
+        return NamespaceState(NODE, rules=compiled.rules, nft=compiled.nft)
+
+    def text(self) -> str:
+        """What nft(8) would have to read to bring a namespace there from nothing."""
+        ops = diff({NODE: NamespaceState(NODE)}, {NODE: self._wanted()})
+        return nfttext.script(
+            one for op in ops if isinstance(op.value, Transaction) for one in op.value.commands
+        )
+
     def reach(self) -> Figures:
         """Bring the kernel to what the objects say; ms for each part."""
         begun = time.perf_counter()
-        compiled = self._compiler.compile(ClusterView((), self.services, self.slices))[NODE]
-        wanted = NamespaceState(NODE, rules=compiled.rules, nft=compiled.nft)
+        wanted = self._wanted()
         done = time.perf_counter()
         ops = diff({NODE: self._held}, {NODE: wanted})
         found = time.perf_counter()
@@ -189,6 +201,18 @@ def write(ops: Sequence[Op]) -> None:
         sys.exit(f"bench: {errors[0]}")
 
 
+def nft(text: str) -> float | None:
+    """Seconds that nft(8) takes for a script; None if it takes too long."""
+    begun = time.perf_counter()
+    try:
+        subprocess.run(
+            ["ip", "netns", "exec", PEER, "nft", "-f", "-"], input=text, text=True, check=True, timeout=LIMIT
+        )
+    except subprocess.TimeoutExpired:
+        return None
+    return time.perf_counter() - begun
+
+
 def connect(ip: str, port: int) -> float:
     """µs that a connection from the pod takes, median."""
     argv = ("ip", "netns", "exec", POD, sys.executable, "-c", CONNECT, ip, str(port), str(CONNECTIONS))
@@ -214,6 +238,7 @@ def measure(mode: str, size: int) -> dict[str, Any]:
                 return {}
             figures: dict[str, Any] = {
                 "load": load,
+                "nft -f": nft(Node(mode, size).text()) if mode == "nftables" else None,
                 "endpoint": medians(node.endpoint_changes()),
                 "service": medians(node.service_changes()),
                 "connect": connect(f"10.96.{size >> 8}.{size & 255}", 80),
@@ -221,7 +246,7 @@ def measure(mode: str, size: int) -> dict[str, Any]:
             }
         finally:
             server.terminate()
-            for name in (NODE, POD, SERVER):
+            for name in (NODE, POD, SERVER, PEER):
                 command("ip", "netns", "del", name)
     return figures
 
@@ -238,6 +263,7 @@ def table(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
         "mode",
         "load s",
         *PARTS,
+        "nft -f s",
         "endpoint ms",
         *PARTS,
         "service ms",
@@ -255,6 +281,7 @@ def table(results: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
                 [
                     *(size, mode, f"{load['all'] / 1e3:.2f}"),
                     *(f"{load[part] / 1e3:.2f}" for part in PARTS),
+                    f"{took:.2f}" if (took := found["nft -f"]) else "-",
                     *(f"{endpoint[part]:.1f}" for part in ("all", *PARTS)),
                     f"{found['service']['all']:.1f}",
                     *(f"{found[what]:.0f}" for what in ("connect", "direct")),
