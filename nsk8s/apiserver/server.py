@@ -174,6 +174,7 @@ class ApiServer:
             return answers.refusal(answers.internal())
 
     async def _answer(self, identify: Identify, trusted: bool, http: web.BaseRequest) -> web.StreamResponse:
+        _check_headers(http)
         path, method, query = http.path, http.method, http.query
         if path in PUBLIC and method == "GET" and path != "/version":
             return web.Response(text="ok")
@@ -329,6 +330,18 @@ def _check_depth(found: Obj) -> None:
 
 def _too_deep() -> ApiError:
     return ApiError(400, "BadRequest", f"the object is nested deeper than {DEPTH_LIMIT} levels")
+
+
+def _check_headers(http: web.BaseRequest) -> None:
+    """Refuse headers that are no text: what they say comes back in messages, and stays in objects (the
+    manager of fields). Raises `ApiError` 400."""
+    for name, value in http.raw_headers:
+        if not value.isascii():
+            try:
+                value.decode()
+            except UnicodeDecodeError:
+                what = f"the header {name.decode(errors='replace')} is not UTF-8"
+                raise ApiError(400, "BadRequest", what) from None
 
 
 def _not_found() -> ApiError:

@@ -104,8 +104,9 @@ async def websocket(request: Request, supported: Sequence[str]) -> AsyncIterator
     )
     try:
         await socket.prepare(request.http)
-    except web.HTTPBadRequest as error:
-        raise ApiError(400, "BadRequest", f"unable to upgrade: {error.text}") from error
+    except (web.HTTPBadRequest, ValueError) as error:  # ValueError: a Sec-WebSocket-Key that is not ASCII
+        what = error.text if isinstance(error, web.HTTPBadRequest) else error
+        raise ApiError(400, "BadRequest", f"unable to upgrade: {what}") from error
     try:
         yield socket
     finally:

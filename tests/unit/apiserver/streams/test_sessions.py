@@ -178,6 +178,7 @@ def test_the_last_word_is_read_though_nobody_reads_ours(
 
 QUERY = "command=0&stdin=true&stdout=true"
 HEAD = "Connection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: "
+KEY = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: "
 
 
 def upgraded(
@@ -276,16 +277,22 @@ def test_a_refused_port_is_told_on_the_error_stream(world: tuple[Served, Pods]) 
         "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Protocol: v9\r\n",
         "Connection: Upgrade\r\nUpgrade: websocket\r\n",
         "Connection: Upgrade\r\nUpgrade: h2c\r\n",
+        "Connection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: v4\udcd3\r\n",
+        f"{KEY}\udcfc\r\n",
+        f"{KEY}é\r\n",
         "",
     ],
 )
-def test_who_cannot_agree_is_told_in_http(world: tuple[Served, Pods], head: str) -> None:
-    with socket.socket(socket.AF_UNIX) as sock:
+def test_who_cannot_agree_is_told_in_http(
+    world: tuple[Served, Pods], caplog: pytest.LogCaptureFixture, head: str
+) -> None:
+    with caplog.at_level(logging.WARNING), socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(DEADLINE)
         sock.connect(os.fspath(world[0].paths.socket))
         path = f"/api/v1/namespaces/default/pods/cat/exec?{QUERY}"
-        sock.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n{head}\r\n".encode())
+        sock.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n{head}\r\n".encode(errors="surrogateescape"))
         answer = sock.recv(65536)
+    assert caplog.records == []
     assert answer.startswith((b"HTTP/1.1 400", b"HTTP/1.1 403"))
     assert b'"kind":"Status"' in answer
 
@@ -323,3 +330,46 @@ def test_nonsense_in_a_websocket(
         sock.sendall(b"".join(pieces))
     assert caplog.records == []
     settled(lambda: all(process.killed.is_set() for process in world[1].processes))
+
+
+HEADS = [
+    f"{method} /api/v1/namespaces/default/pods/cat/{path} HTTP/1.1\r\nHost: x\r\n{lines}\r\n".encode()
+    for method, path, lines in (
+        ("POST", f"exec?{QUERY}", f"{HEAD}v4.channel.k8s.io\r\nUser-Agent: kubectl/v1.33\r\n"),
+        (
+            "GET",
+            f"exec?{QUERY}",
+            f"{KEY}dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: v5.channel.k8s.io\r\n",
+        ),
+        ("GET", "log?follow=true&tailLines=1", "Accept: text/plain\r\n"),
+        (
+            "DELETE",
+            "?propagationPolicy=Orphan&dryRun=All",
+            "Content-Type: application/json\r\nAccept: */*\r\n",
+        ),
+    )
+]
+
+
+@settings(
+    max_examples=300,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    derandomize=True,
+)
+@given(st.data())
+def test_a_head_with_a_few_other_octets(
+    world: tuple[Served, Pods], caplog: pytest.LogCaptureFixture, data: st.DataObject
+) -> None:
+    head = bytearray(data.draw(st.sampled_from(HEADS)))
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(head) - 5))
+        head[at : at + data.draw(st.integers(0, 2))] = data.draw(st.binary(max_size=3))
+    caplog.clear()
+    with caplog.at_level(logging.WARNING), socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(DEADLINE)
+        sock.connect(os.fspath(world[0].paths.socket))
+        sock.sendall(bytes(head) + b"\r\n\r\n")
+        answer = sock.recv(65536)
+    assert not answer or 100 < int(answer.split(b" ", 2)[1]) < 500, answer
+    assert caplog.records == []
