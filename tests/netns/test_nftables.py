@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
@@ -156,6 +158,24 @@ def commit(actual: Tables, desired: Tables) -> list[KernelError]:
 
 def observed(*keys: tuple[str, str]) -> Tables:
     return nftables.tables({"": keys}, lambda _: nullcontext()).get("", EMPTY)
+
+
+def test_nobody_waits_for_the_end_of_a_socket_but_it_comes(inside: Inside[object]) -> None:
+    def open_sockets() -> list[list[str]]:
+        lines = Path("/proc/thread-self/net/netlink").read_text().splitlines()
+        return [words for line in lines if (words := line.split())[1] == "12" and words[2] != "0"]
+
+    def there_and_back() -> list[list[str]]:
+        wanted = tables(TABLE)
+        assert commit(EMPTY, wanted) == []
+        assert commit(wanted, EMPTY) == []
+        return open_sockets()
+
+    still = inside(there_and_back)
+    end = time.monotonic() + 10
+    while still:
+        assert time.monotonic() < end, still
+        still = inside(open_sockets)
 
 
 def changed() -> Tables:
