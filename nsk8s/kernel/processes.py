@@ -19,6 +19,7 @@ import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 
@@ -256,7 +257,7 @@ def spawn(
         except OSError as error:
             raise KernelError(error.errno or 0, f"nsenter -t {place.pid} bwrap ...", mark) from error
         with_child.close()
-        program = _program(pid) if _read_object(told) else 0
+        program = forked(pid, told)
         if program:
             without.pop_all()
             fds = os.pidfd_open(pid), os.pidfd_open(program)
@@ -492,16 +493,40 @@ def _children(pid: int) -> list[int]:
         return []
 
 
-def _read_object(fd: int) -> bytes:
-    """bubblewrap's whole JSON object, written piecemeal: who stops reading earlier kills it by SIGPIPE.
-    The program holds the pipe, too, so there is no end of file to wait for."""
+def forked(monitor: int, told: int) -> int:
+    """The program that a monitor has just forked; 0 if there is none.
+
+    bubblewrap tells its number, as the monitor's PID namespace has it. One that joins others is the
+    monitor's grandchild at first, and becomes its child when the one between ends: if that happens just
+    while we look, it is found at the second look.
+    """
+    number = _read_number(told)
+    level = len(_numbers(monitor))
+    for pid in chain(descendants(monitor), _children(monitor)) if level and number else ():
+        if _numbers(pid)[level - 1 : level] == [number]:
+            return pid
+    return 0
+
+
+def _read_number(fd: int) -> int:
+    """``child-pid`` in bubblewrap's JSON object; 0 if it says none. All of it is read, piecemeal as it comes:
+    who stops earlier kills it by SIGPIPE. The program holds the pipe, too, so there is no end to wait for."""
     text = b""
     while b"}" not in text:
         piece = os.read(fd, 4096)
         if not piece:
-            return b""
+            return 0
         text += piece
-    return text
+    return int(json.loads(text)["child-pid"])
+
+
+def _numbers(pid: int) -> list[int]:
+    """A process's numbers in its PID namespaces, the outermost first (``NSpid``); none if it has gone."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return []
+    return [int(word) for word in status.partition("\nNSpid:")[2].partition("\n")[0].split()]
 
 
 def _pid_namespace(place: Inside) -> int:

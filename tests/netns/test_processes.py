@@ -18,7 +18,7 @@ import pytest
 
 from nsk8s.errors import KernelError
 from nsk8s.kernel.mountpoints import Mount
-from nsk8s.kernel.processes import CannotRun, Inside, Running, execute, running, spawn
+from nsk8s.kernel.processes import CannotRun, Inside, Running, execute, forked, running, spawn
 from tests.netns.sandboxes import sandbox
 
 pytestmark = pytest.mark.netns
@@ -344,6 +344,22 @@ def test_it_sees_the_targets_processes_and_its_own_files(pod: int, tmp_path: Pat
     assert not [line for line in programs if line.startswith(("bwrap", "/usr/bin/bwrap")) or "pause" in line]
     assert "mine" not in programs, "the target has files of its own"
     assert target.signal(0), "and outlives it"
+
+
+def test_the_program_is_found_while_the_one_between_still_lives() -> None:
+    between = "sleep 31416 & echo $!; wait"
+    with subprocess.Popen(
+        ["sh", "-c", f"sh -c '{between}'; true"], stdout=subprocess.PIPE, text=True
+    ) as monitor:
+        assert monitor.stdout is not None
+        program = int(monitor.stdout.readline())
+        told, tell = os.pipe()
+        os.write(tell, f'{{"child-pid": {program}}}'.encode())
+        assert forked(monitor.pid, told) == program
+        os.close(tell)
+        assert forked(monitor.pid, told) == 0, "it has said nothing"
+        os.close(told)
+        os.kill(program, signal.SIGKILL)
 
 
 def test_the_target_sees_it_too_and_takes_it_along(pod: int, tmp_path: Path, target: Running) -> None:
