@@ -44,7 +44,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if any(item.get_closest_marker(name) for name in PRIVILEGED):
             reason = why_not()
             if reason:
-                item.add_marker(pytest.mark.skip(reason=reason))
+                item.add_marker(
+                    pytest.mark.skip(reason=reason)
+                )  # not root, or a program or namespace is lacking
 
 
 @functools.cache

@@ -82,6 +82,8 @@ class PodLogs:
         """What stands in `log`; when it is followed, also what comes until `over`."""
         begin = self._begin(log, options)
         pieces = self.follow(log, begin, over) if options.follow else _pieces(log, begin)
+        if options.lines is not None and not options.follow:
+            pieces = _first(options.lines, pieces)
         if options.timestamps:
             pieces = self._stamped(log, begin, pieces)
         left = options.limit
@@ -185,6 +187,20 @@ class PodLogs:
             for change in self._waiting.get(path, ()):
                 if not change.done():
                     change.set_result(None)
+
+
+async def _first(lines: int, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """As many lines at most: what is written while the last ones are read is not among them (the kubelet's
+    ReadLogs, in its limited mode)."""
+    async with aclosing(pieces):  # type: ignore[type-var]  # an async generator
+        async for piece in pieces:
+            ended = piece.count(b"\n")
+            if ended >= lines:
+                parts = piece.split(b"\n", lines)
+                yield b"".join(part + b"\n" for part in parts[:lines])
+                return
+            lines -= ended
+            yield piece
 
 
 async def _pieces(log: Path, position: int) -> AsyncIterator[bytes]:

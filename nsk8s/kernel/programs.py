@@ -2,7 +2,7 @@
 
 A process is started from a thread that stands in the namespace (0.1 ms by vfork; nsenter takes 2 ms). Of
 those that have much to do as many run at a time as there are processors; those that have little mostly wait
-(a commit that removes a rule waits for a grace period of RCU, 10 to 30 ms), and wait together.
+(a program that has removed rules ends after a grace period of RCU, 10 to 30 ms), and wait together.
 """
 
 from __future__ import annotations

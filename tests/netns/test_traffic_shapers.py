@@ -277,7 +277,7 @@ def test_row_96_a_rolling_update_under_load_loses_no_request(lab: Shapers) -> No
     def all_serve() -> bool:
         try:
             return len(lab.servers("c1", ip, 60)) == 10
-        except OSError:  # the rules follow what is ready
+        except ConnectionRefusedError:  # the rules follow what is ready
             return False
 
     lab.until(all_serve, "all ten serve", DEADLINE)

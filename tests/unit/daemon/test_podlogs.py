@@ -61,6 +61,28 @@ def test_moments_are_bounded_and_in_order(steps: list[int]) -> None:
     assert moments.since(len(steps)) == size
 
 
+@pytest.mark.parametrize(("lines", "told"), [(0, b""), (1, b"3\n"), (2, b"2\n3\n"), (9, b"1\n2\n3\n4\n5\n")])
+def test_what_comes_while_the_last_lines_are_read_is_not_among_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: int, told: bytes
+) -> None:
+    log = tmp_path / "logs" / "uid" / "c.0.log"
+    log.parent.mkdir(parents=True)
+    log.write_bytes(b"1\n2\n3\n")
+
+    def meanwhile(fd: int, wanted: int | None) -> int:
+        begin = tail(fd, wanted)
+        append(log, b"4\n5\n")
+        return begin
+
+    async def work() -> None:
+        logs = PodLogs(tmp_path / "logs")
+        monkeypatch.setattr("nsk8s.daemon.podlogs.tail", meanwhile)
+        assert await whole(logs, log, LogOptions(lines=lines)) == told
+        logs.close()
+
+    run(work())
+
+
 def test_a_container_that_wrote_nothing(tmp_path: Path) -> None:
     async def work() -> None:
         logs = PodLogs(tmp_path / "logs")
