@@ -6,8 +6,6 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +17,7 @@ from nsk8s.paths import ClusterPaths
 
 if TYPE_CHECKING:
     from nsk8s.api.manifest import Manifest
-    from nsk8s.daemon.launch import Loading
+    from nsk8s.daemon.loading import Loading
 
 PROGRESS = click.Choice(["auto", "tty", "plain", "json", "quiet"])
 
@@ -36,7 +34,10 @@ PROGRESS = click.Choice(["auto", "tty", "plain", "json", "quiet"])
     help="How long to wait for every pod to be ready; 0 does not wait.",
 )
 @click.option("--progress", type=PROGRESS, default="auto", show_default=True, help="How to show progress.")
-def up(files: tuple[str, ...], dry_run: bool, wait_timeout: float, progress: str) -> None:
+@click.pass_obj
+def up(
+    loading: Loading | None, files: tuple[str, ...], dry_run: bool, wait_timeout: float, progress: str
+) -> None:
     """Build the cluster that FILES describe (directories too; "-" for standard input), or change the
     running one to be just that. Returns when every pod is ready. Running it again changes nothing and
     says so.
@@ -47,21 +48,20 @@ def up(files: tuple[str, ...], dry_run: bool, wait_timeout: float, progress: str
       sudo nsk8s up topology.yaml app/*.yaml --dry-run
     """
     begun = time.monotonic()
-    with _loading(dry_run=dry_run) as loading:
-        wanted = _wanted(files)
-        assert wanted.topology is not None
-        paths = ClusterPaths(wanted.topology.name)
-        body: dict[str, Any] = {"cluster": wanted.cluster, "objects": [d.obj for d in wanted.objects]}
-        body |= {"dryRun": dry_run, "wait": wait_timeout}
-        if dry_run:
-            _rehearse(paths, wanted, body)
-            return
-        need_root()
-        from nsk8s.client import Client
-        from nsk8s.daemon import launch
-        from nsk8s.kernel import holder
+    wanted = _wanted(files)
+    assert wanted.topology is not None
+    paths = ClusterPaths(wanted.topology.name)
+    body: dict[str, Any] = {"cluster": wanted.cluster, "objects": [d.obj for d in wanted.objects]}
+    body |= {"dryRun": dry_run, "wait": wait_timeout}
+    if dry_run:
+        _rehearse(paths, wanted, body)
+        return
+    need_root()
+    from nsk8s.client import Client
+    from nsk8s.daemon import launch
+    from nsk8s.kernel import holder
 
-        new = launch.ensure(paths, create=True, loading=loading)
+    new = launch.ensure(paths, create=True, loading=loading)
     show = Progress(progress)
     done: dict[str, Any] = {}
     try:
@@ -92,20 +92,6 @@ def up(files: tuple[str, ...], dry_run: bool, wait_timeout: float, progress: str
             f"{len(done['waiting'])} not ready after {time.monotonic() - begun:.1f} s:\n{shown}",
             hint="nsk8s describe pod NAME tells why; the cluster stays up",
         )
-
-
-@contextmanager
-def _loading(*, dry_run: bool) -> Iterator[Loading | None]:
-    """The control plane's code, being loaded while the files are read: if it is sure to be needed."""
-    if os.geteuid() == 0 and not dry_run:
-        from nsk8s.daemon import launch
-        from nsk8s.kernel import holder
-
-        if not holder.clusters():
-            with closing(launch.Loading()) as loading:
-                yield loading
-            return
-    yield None
 
 
 def _wanted(files: tuple[str, ...]) -> Manifest:

@@ -12,11 +12,15 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 import click
 
 from nsk8s import __version__
 from nsk8s.errors import NsK8sError
+
+if TYPE_CHECKING:
+    from nsk8s.daemon.loading import Loading
 
 INTERRUPTED = 130
 """128 + SIGINT, as a shell says it."""
@@ -107,12 +111,13 @@ def variable(command: str, option: click.Option) -> str:
     return f"NSK8S_{command}_{longest.lstrip('-')}".replace("-", "_").upper()
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Run one command line; returns its exit code and never raises."""
+def run(arguments: Sequence[str], loading: Loading | None = None) -> int:
+    """Run one command line, with a control plane's code that is `loading` already; returns its exit code and
+    never raises."""
     try:
         if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        result = cli.main(list(arguments), prog_name="nsk8s", standalone_mode=False)
+        result = cli.main(list(arguments), prog_name="nsk8s", standalone_mode=False, obj=loading)
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except (click.Abort, KeyboardInterrupt):

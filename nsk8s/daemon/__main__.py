@@ -26,6 +26,9 @@ from nsk8s.paths import ClusterPaths
 
 def main(starter: int) -> None:
     """Load all there is to load, wait for the word, and be what it says; or end, if nobody says anything."""
+    for first, last in ((3, starter), (starter + 1, os.sysconf("SC_OPEN_MAX"))):
+        os.closerange(first, last)  # what the starter's shell left open is nothing to us
+    os.chdir("/")
     gc.disable()  # until all is loaded: objects that stay would be looked through again and again
     with suppress(Exception):  # what is wrong is said below, when there is a log to say it to
         load()

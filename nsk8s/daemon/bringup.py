@@ -37,6 +37,10 @@ MAKERS = {
 all."""
 
 
+REPLICATED = ("Pod", "Deployment", "ReplicaSet", "ReplicationController", "StatefulSet")
+"""Kinds that say themselves how many pods there will be (one, if they say nothing)."""
+
+
 def former(store: Store, name: str) -> Topology | None:
     """What the last `up` made the cluster; None if there was none."""
     stored = store.get(CLUSTERS, "", name)
@@ -67,6 +71,13 @@ def prepare(
     except ApiError:
         store.rollback()
         raise
+
+
+def expected(objects: Iterable[Obj]) -> int:
+    """About how many pods a new cluster with these objects will have at first."""
+    specs = (obj.get("spec") for obj in objects if obj.get("kind") in REPLICATED)
+    numbers = (spec.get("replicas", 1) for spec in specs if isinstance(spec, dict))
+    return sum(number for number in numbers if isinstance(number, int) and number > 0)
 
 
 class Applied(Struct, frozen=True):

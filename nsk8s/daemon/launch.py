@@ -1,8 +1,7 @@
 """Starting a cluster's control plane, and finding it: the only door from the command line to it.
 
 Any command may find the daemon dead (it is crash-only); the one that does starts it again. A lock file lets
-exactly one of several commands do so. As loading the code takes longest, it may begin before the cluster's
-name is known: `Loading`.
+exactly one of several commands do so.
 """
 
 from __future__ import annotations
@@ -12,12 +11,11 @@ import json
 import os
 import select
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from nsk8s.daemon.loading import Loading
 from nsk8s.errors import ClusterGone, HostError, Problem, Timeout
 from nsk8s.kernel import holder as holders
 from nsk8s.paths import ClusterPaths
@@ -52,40 +50,6 @@ def listening(paths: ClusterPaths) -> bool:
         except OSError:
             return False
         return True
-
-
-class Loading:
-    """A process that loads the control plane's code, and waits to be told whose control plane to be.
-
-    Close it: one that nobody has told ends.
-    """
-
-    def __init__(self) -> None:
-        self._starter, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "nsk8s.daemon", str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-                cwd="/",
-                start_new_session=True,
-            )
-
-    def tell(self, paths: ClusterPaths, log: int, told: int) -> None:
-        """Let it be the control plane of a cluster, write to the file `log`, and say to the pipe `told` when
-        it listens."""
-        with suppress(BrokenPipeError):  # it is gone already, and the pipe's end says so
-            socket.send_fds(self._starter, [paths.cluster.encode()], [log, told])
-        self._starter.close()
-        self._process.wait()
-
-    def close(self) -> None:
-        """End it, if it has not been told and become something else."""
-        self._starter.close()
-        self._process.kill()
-        self._process.wait()
 
 
 def ensure(paths: ClusterPaths, *, create: bool = False, loading: Loading | None = None) -> bool:

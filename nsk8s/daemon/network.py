@@ -8,10 +8,10 @@ has changed its rule set (the nf_tables generation tells), the namespace is obse
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar, cast
 
 from nsk8s.dataplane.compiler import EVERYTHING, Own
 from nsk8s.dataplane.fabric import HOST
@@ -25,6 +25,8 @@ FIRST_GENERATION = 1
 """Of the rule set of a new network namespace (net/netfilter/nf_tables_api.c, nf_tables_init_net)."""
 
 T = TypeVar("T")
+Steps = Generator[list[str], None, T]
+"""Work in the kernel thread that says in between which new namespaces can be used."""
 States = Mapping[str, NamespaceState]
 
 
@@ -60,9 +62,15 @@ class Network:
         """Run blocking `work` in the kernel thread, after what is queued there already."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
-    async def reach(self, plan: Plan) -> None:
-        """Bring the kernel from what was last applied to `plan`; the first time, from what is there."""
-        await self.in_kernel(lambda: self._reach(plan))
+    async def reach(self, plan: Plan) -> AsyncIterator[list[str]]:
+        """Bring the kernel from what was last applied to `plan`; the first time, from what is there. Yields
+        the UIDs of new pods as soon as their sandboxes can be used, a portion at a time."""
+        steps = self._reach(plan)
+        try:
+            while (made := await self.in_kernel(lambda: next(steps, None))) is not None:
+                yield [plan.tags[name] for name in made]
+        finally:
+            await self.in_kernel(steps.close)
 
     async def compare(self, plan: Plan, names: Iterable[str]) -> int:
         """Reach `plan`, then look at what the kernel really holds in `names` and repair what differs.
@@ -81,21 +89,21 @@ class Network:
 
     # --- in the kernel thread -----------------------------------------------------------------------
 
-    def _reach(self, plan: Plan) -> None:
+    def _reach(self, plan: Plan) -> Steps[None]:
         plan = self._with_host(plan)
         changed = {n for n, state in plan.states.items() if self._applied.get(n) is not state}
         gone = [n for n in self._applied if n not in plan.states]
         if self._unsure:
-            self._compare(plan, [])
+            yield from self._compare(plan, [])
         elif changed or gone:
             names = changed | _outer(changed, plan.states)
             before = {n: self._applied[n] for n in [*names, *gone] if n in self._applied}
             ops = diff(before, {n: s for n, s in plan.states.items() if n in names})
             try:
-                self.machine.apply(ops, plan.tags)
+                yield from self.machine.applying(ops, plan.tags)
             except KernelError:
                 # Memory and kernel disagree: look, and do what is really missing. Again refused is real.
-                self._compare(plan, list(names))
+                yield from self._compare(plan, list(names))
             else:
                 self._wrote(ops)
                 self._remember(plan.states, names)
@@ -105,8 +113,8 @@ class Network:
 
     def _look(self, plan: Plan, names: list[str]) -> int:
         if not self._unsure:
-            self._reach(plan)  # what nobody has done yet is no damage
-        return self._compare(plan, names)
+            _finish(self._reach(plan))  # what nobody has done yet is no damage
+        return _finish(self._compare(plan, names))
 
     def _with_host(self, plan: Plan) -> Plan:
         """The host's own namespace does not go when nothing is wanted in it any more: what is ours does."""
@@ -142,7 +150,7 @@ class Network:
                 self.machine.add_shared(name, share.node, share.tag)
         self._shared = dict(plan.shares)
 
-    def _compare(self, plan: Plan, names: list[str]) -> int:
+    def _compare(self, plan: Plan, names: list[str]) -> Steps[int]:
         plan = self._with_host(plan)
         sure = not self._unsure
         if not sure:
@@ -169,7 +177,7 @@ class Network:
                 {n: s for n, s in actual.items() if n in scope},
                 {n: s for n, s in plan.states.items() if n in scope},
             )
-            self.machine.apply(ops, plan.tags)
+            yield from self.machine.applying(ops, plan.tags)
             self._wrote(ops)
             self._remember(plan.states, scope)
         else:
@@ -229,6 +237,15 @@ class Network:
             if (known := self._generations.get(name)) is not None:
                 counted = self.machine.generation(name)
                 self._generations[name] = counted if counted == known + count else None
+
+
+def _finish(steps: Steps[T]) -> T:
+    """Take all steps at once."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return cast("T", end.value)
 
 
 def _ruled(state: NamespaceState) -> bool:

@@ -43,7 +43,7 @@ from nsk8s.cluster.lifecycle import (
 from nsk8s.cluster.policy import CLUSTER_POLICIES, POLICIES
 from nsk8s.cluster.store import Change, Key, Store, key_of
 from nsk8s.daemon.access import Access
-from nsk8s.daemon.bringup import CLUSTERS, Applied, Readiness, apply_all, former, prepare, readiness
+from nsk8s.daemon.bringup import CLUSTERS, Applied, Readiness, apply_all, expected, former, prepare, readiness
 from nsk8s.daemon.hardware import system
 from nsk8s.daemon.journal import SqliteJournal
 from nsk8s.daemon.launch import READY, tell
@@ -260,7 +260,11 @@ class Daemon:
             self.runtime.leave(removing)
             try:
                 async with self._kernel:
-                    await self.network.reach(self.plan())
+                    async for pods in self.network.reach(self.plan()):
+                        await self._open()  # pods may ask the API server, which stands on a node
+                        for pod in pods:
+                            if creating.pop(pod, None) is not None:
+                                self.post(SandboxCreated(pod))
             except NsK8sError as error:
                 log.error("%s", error)
                 for pod in creating:
@@ -337,9 +341,13 @@ class Daemon:
 
     async def look(self) -> Found:
         """What runs already."""
-        existing = await self.network.in_kernel(self.network.machine.sandboxes)
+        async with self._kernel:  # what is just being made is not there yet
+            existing = await self.network.in_kernel(self.network.machine.sandboxes)
         containers = await self.runtime.running()
-        return Found({sandbox.tag for sandbox in existing.values() if sandbox.tag}, containers)
+        running = {pod for pod, _ in containers}
+        # What nothing runs in and has no interface is what an earlier control plane left half made.
+        complete = (one for one in existing.values() if one.tag in running or one.wired())
+        return Found({sandbox.tag for sandbox in complete if sandbox.tag}, containers)
 
     def adopt(self, found: Found) -> None:
         """Take over what runs: after a restart, and when the topology has changed."""
@@ -396,6 +404,8 @@ class Daemon:
             if topology.dns.replicas:
                 self.runtime.warm_dns()  # beside all that follows
             found = await self.look()
+            if not found.sandboxes:
+                self.network.machine.stock(len(topology.nodes) + expected(objects))
         old = self.store.get(CLUSTERS, "", name)
         previous = self._previous()
         meta = {**cluster["metadata"], "name": name}

@@ -1,8 +1,8 @@
 """One call of `Machine.apply`: operations grouped by namespace, each group in one send.
 
-A new namespace is made, wired and held in one go while the thread stands in it. What the kernel refuses
-is tried once more at the end, for two reasons it may have had are gone then: an interface that another group
-made later, and a leftover end of a veth pair whose namespace the kernel had not finished taking down.
+New namespaces are made ahead by a thread of their own. What the kernel refuses is tried once more at the end,
+for two reasons it may have had are gone then: an interface that another group made later, and a leftover end
+of a veth pair whose namespace the kernel had not finished taking down.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ import errno
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, islice
 from typing import NamedTuple
 
 from nsk8s.errors import KernelError
 from nsk8s.kernel import iptables, namespaces, nftables, observation, rtnetlink, sysctl
+from nsk8s.kernel.making import Wanted
 from nsk8s.kernel.namespaces import CLONE_NEWNET
 from nsk8s.kernel.netlink import Netlink, Refusal
 from nsk8s.kernel.sandboxes import Sandboxes
@@ -39,6 +40,7 @@ _GONE = {errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL}
 """What the kernel says when that which is to be deleted is not there: no failure."""
 
 _IPV6_MIN_MTU = 1280  # below, an interface has no IPv6 and refuses its settings (RFC 8200)
+_PORTION = 100  # new namespaces that are told of at a time
 _BEFORE_UP = (Namespace, Sysctl, Link, VethPair, Address)
 
 
@@ -86,45 +88,76 @@ class Batch:
         self._devices: dict[str, _Devices] = {}
         self._fresh: Mapping[str, int] | None = None  # what the kernel puts into every new namespace
         self._outer: dict[str, dict[str, tuple[Op, Link, int]]] = {}
+        self.failed: list[Failed] = []
+        self.errors: list[KernelError] = []
 
     def close(self) -> None:
         """Come home and let all namespaces go."""
+        self._sandboxes.settle()
         self._sandboxes.home.back()
         for fd in self._netns.values():
             os.close(fd)
         self._netns.clear()
 
-    def run(self, ops: Sequence[Op]) -> tuple[list[Failed], list[KernelError]]:
-        """Carry out all it can. Returns the operations refused, and the rule sets that were."""
+    def run(self, ops: Sequence[Op]) -> Iterator[list[str]]:
+        """Carry out all it can; what was refused is in `failed` and `errors` afterwards.
+
+        New namespaces with a tag come last: when they can be used, the rules of all others are in force.
+        Yields their names as soon as they can, a portion at a time, and stands at home meanwhile.
+        """
         self._sandboxes.remove(op.namespace for op in ops if _is(op, "delete", Namespace))
         # Links go first: an end in one namespace may be in the way of a new one made from another.
-        failed = self._pass(op for op in ops if _is(op, "delete", Link, VethPair))
+        gone = _grouped(op for op in ops if _is(op, "delete", Link, VethPair))
         rest = (op for op in ops if not _is(op, "delete", Link, VethPair, Namespace))
-        failed += self._pass(op for op in rest if not isinstance(op.value, Restore | Transaction))
-        if failed:
-            self._devices.clear()
-            for op, refusal in failed:
-                if isinstance(op.value, VethPair) and refusal.errno == errno.EEXIST:
-                    self._clear(op.namespace, op.value)
-            failed = self._pass([one.op for one in failed])
-        failed += self._outer_ends({id(one.op) for one in failed})
+        groups = _grouped(op for op in rest if not isinstance(op.value, Restore | Transaction))
+        rules = _grouped(op for op in ops if isinstance(op.value, Restore | Transaction))
+        new = [wanted for wanted in map(self._new, groups.values()) if wanted]
+        self._sandboxes.begin(new)
+        last = {wanted.name: groups.pop(wanted.name) for wanted in new if wanted.tag}
+        self.failed += self._attempt(gone, groups)
+        self._rules({name: group for name, group in rules.items() if name not in last})
+        names = iter(last)
+        while portion := list(islice(names, _PORTION)):
+            failed = self._attempt({name: last[name] for name in portion})
+            self.failed += failed
+            self._rules({name: rules[name] for name in portion if name in rules})
+            unmade = {one.op.namespace for one in failed}
+            yield [name for name in portion if name not in unmade]
+
+    def _new(self, ops: Sequence[Op]) -> Wanted | None:
+        """The sandbox that a group of operations begins with, unless it is there already."""
+        value = ops[0].value
+        if not isinstance(value, Namespace) or ops[0].namespace in self._sandboxes:
+            return None
+        return Wanted(ops[0].namespace, value.hostname, self._tags.get(ops[0].namespace, ""))
+
+    def _rules(self, groups: Mapping[str, list[Op]]) -> None:
+        """Put rule sets in force. Leaves the thread at home."""
         self._sandboxes.home.back()
         scripts: dict[Family, dict[str, str]] = {4: {}, 6: {}}
         transactions: dict[str, list[tuple[Command, ...]]] = {}
-        for op in ops:
+        for op in chain.from_iterable(groups.values()):
             if isinstance(op.value, Restore):
                 of_family = scripts[op.value.family]
                 of_family[op.namespace] = of_family.get(op.namespace, "") + op.value.script
             elif isinstance(op.value, Transaction):
                 transactions.setdefault(op.namespace, []).append(op.value.commands)
         enter = self._sandboxes.enter
-        errors = iptables.restore(scripts[4], enter) + iptables.restore(scripts[6], enter, 6)
-        return failed, errors + nftables.commit(transactions, enter)
+        self.errors += iptables.restore(scripts[4], enter) + iptables.restore(scripts[6], enter, 6)
+        self.errors += nftables.commit(transactions, enter)
 
-    def _pass(self, ops: Iterable[Op]) -> list[Failed]:
-        groups: dict[str, list[Op]] = {}
-        for op in ops:
-            groups.setdefault(op.namespace, []).append(op)
+    def _attempt(self, *passes: Mapping[str, list[Op]]) -> list[Failed]:
+        """Carry out groups of operations, what was refused twice."""
+        failed = [one for groups in passes for one in self._pass(groups)]
+        if failed:
+            self._devices.clear()
+            for op, refusal in failed:
+                if isinstance(op.value, VethPair) and refusal.errno == errno.EEXIST:
+                    self._clear(op.namespace, op.value)
+            failed = self._pass(_grouped(one.op for one in failed))
+        return failed + self._outer_ends({id(one.op) for one in failed})
+
+    def _pass(self, groups: Mapping[str, list[Op]]) -> list[Failed]:
         failed: list[Failed] = []
         for name, group in groups.items():
             try:
@@ -132,13 +165,13 @@ class Batch:
             except OSError as error:
                 refusal = Refusal(error.errno or errno.EIO, error.strerror or str(error))
                 failed += [Failed(op, refusal) for op in group]
-                self._sandboxes.home.back("pid")  # if a new one was made, nothing holds it
         return failed
 
     def _outer_ends(self, refused_already: Set[int]) -> list[Failed]:
         """What new pairs still need at their outer ends, in one send for each namespace."""
         failed: list[Failed] = []
-        for name, ends in self._outer.items():
+        outer, self._outer = self._outer, {}
+        for name, ends in outer.items():
             made = [end for end in ends.values() if id(end[0]) not in refused_already]
             self._enter(name)
             with Netlink() as netlink:
@@ -153,10 +186,10 @@ class Batch:
         for op in ops:
             if isinstance(op.value, VethPair):
                 self._known(_outer_namespace(op.value))
-        first = ops[0].value
-        new = isinstance(first, Namespace) and name not in self._sandboxes
-        if new and isinstance(first, Namespace):
-            self._create(name, first)
+        new = self._new(ops)
+        if new:
+            self._sandboxes.made(new)
+            self._enter(name)
         else:
             self._known(name)
             self._enter(name)
@@ -166,31 +199,20 @@ class Batch:
                 if self._fresh is None:
                     self._fresh = observation.devices(netlink)
                 self._devices[name] = _Devices(self._fresh)
-            refused = netlink.send(self._messages(name, ops, failed, new=new))
-        if new:
-            self._sandboxes.hold(name, self._tags.get(name, ""))
+            refused = netlink.send(self._messages(name, ops, failed))
         for number, refusal in refused.items():
             op = ops[number]
             if not (op.verb == "delete" and refusal.errno in _GONE):
                 failed.append(Failed(op, refusal))
         return failed
 
-    def _create(self, name: str, value: Namespace) -> None:
-        contained = bool(self._tags.get(name))
-        self._sandboxes.unshare(value.hostname, processes=contained)
-        if not contained and self._ipv6:
-            # Bridge ports come up at once: without this each would announce an IPv6 link-local address.
-            sysctl.write("net.ipv6.conf.default.disable_ipv6", "1")
-
-    def _messages(self, name: str, ops: list[Op], failed: list[Failed], *, new: bool) -> Iterator[bytes]:
+    def _messages(self, name: str, ops: list[Op], failed: list[Failed]) -> Iterator[bytes]:
         """The requests for a group; the sequence number of each is its operation's place in `ops`.
 
         Interfaces made here go up only after their addresses are there, so that arp_notify has something
         to announce, and before anything that needs them up.
         """
         ups: list[bytes] = []
-        if new:
-            yield rtnetlink.up(0, 1)  # lo
         for number, op in enumerate(ops):
             if ups and not isinstance(op.value, _BEFORE_UP):
                 yield from ups
@@ -283,15 +305,29 @@ class Batch:
         return self._devices[name]
 
     def _enter(self, name: str) -> None:
-        if name:
-            namespaces.setns(self._open(name), CLONE_NEWNET)
-        else:
+        if not name:
             self._sandboxes.home.back("net")
+            return
+        known = self._netns.get(name)
+        fd = self._sandboxes.open(name) if known is None else known
+        try:
+            namespaces.setns(fd, CLONE_NEWNET)
+        finally:
+            if known is None:
+                os.close(fd)
 
     def _open(self, name: str) -> int:
         if name not in self._netns:
             self._netns[name] = self._sandboxes.open(name)
         return self._netns[name]
+
+
+def _grouped(ops: Iterable[Op]) -> dict[str, list[Op]]:
+    """Operations by namespace."""
+    groups: dict[str, list[Op]] = {}
+    for op in ops:
+        groups.setdefault(op.namespace, []).append(op)
+    return groups
 
 
 def _is(op: Op, verb: str, *kinds: type) -> bool:

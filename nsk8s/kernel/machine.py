@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from types import MappingProxyType
@@ -92,29 +92,33 @@ class Machine:
         """Run a block in a namespace's network: sockets made there stay there. Raises FileNotFoundError."""
         return self._sandboxes.enter(name)
 
+    def stock(self, number: int) -> None:
+        """So many namespaces will soon be wanted: begin to make them. May be called from any thread."""
+        self._sandboxes.stock(number)
+
     def links(self) -> None:
         """Make the names in /run/netns agree with the sandboxes."""
         self._sandboxes.links()
 
-    def apply(
-        self, ops: Sequence[Op], tags: Mapping[str, str] = _NONE, share: Mapping[str, str] = _NONE
-    ) -> None:
+    def apply(self, ops: Sequence[Op], tags: Mapping[str, str] = _NONE) -> None:
+        """All of `applying` at once."""
+        for _ in self.applying(ops, tags):
+            pass
+
+    def applying(self, ops: Sequence[Op], tags: Mapping[str, str] = _NONE) -> Iterator[list[str]]:
         """Carry out `ops`, grouped by namespace; groups in the order in which namespaces first appear.
 
-        A namespace with a tag gets a PID namespace of its own. `share` names sandboxes to have as well, and
-        the namespace whose network each uses. Does all it can and then raises KernelError for an operation
+        A namespace with a tag gets a PID namespace of its own; new ones come last, and the names of those
+        that can be used already are yielded. Does all it can and then raises KernelError for an operation
         that was refused, KernelErrors for several.
         """
         batch = Batch(self._sandboxes, tags)
         try:
-            failed, errors = batch.run(ops)
+            yield from batch.run(ops)
         finally:
             batch.close()
-        for name, owner in share.items():
-            if name not in self._sandboxes:
-                self.add_shared(name, owner, tags.get(name, ""))
         self._sandboxes.named()
-        errors = [self._error(one) for one in _causes(failed)] + errors
+        errors = [self._error(one) for one in _causes(batch.failed)] + batch.errors
         if errors:
             raise errors[0] if len(errors) == 1 else KernelErrors(errors)
 

@@ -1,8 +1,8 @@
 """A host's program run in many network namespaces at once, each with an input of its own.
 
-A process is started from a thread that stands in the namespace (0.1 ms by vfork; nsenter takes 2 ms). Of
-those that have much to do as many run at a time as there are processors; those that have little mostly wait
-(a program that has removed rules ends after a grace period of RCU, 10 to 30 ms), and wait together.
+A process is started from a thread that stands in the namespace (0.1 ms by vfork; nsenter takes 2 ms).
+A program that has changed rules ends after a grace period of RCU, 10 to 30 ms. So of those that have much to
+do two run at a time for each processor; those that have little mostly wait, and wait together.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ class Result(Struct, frozen=True):
 def run(argv: tuple[str, ...], inputs: Mapping[str, str], enter: Enter) -> Iterator[Result]:
     """Run `argv` once per namespace with its input, several at a time; yields as they end, in order."""
     running: deque[_Run] = deque()
-    processors = os.cpu_count() or 1
+    at_work = 2 * (os.cpu_count() or 1)
     try:
         for namespace, text in inputs.items():
-            if len(running) >= (TOGETHER if text and len(text) <= LITTLE else processors):
+            if len(running) >= (TOGETHER if text and len(text) <= LITTLE else at_work):
                 yield _finish(argv[0], running.popleft())
             running.append(_start(argv, namespace, text, enter))
         while running:

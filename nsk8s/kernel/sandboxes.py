@@ -12,8 +12,8 @@ import os
 import select
 import signal
 import time
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import NamedTuple
@@ -21,6 +21,7 @@ from typing import NamedTuple
 from nsk8s.errors import HostError, Timeout
 from nsk8s.kernel import namespaces, pause
 from nsk8s.kernel.holder import Holder
+from nsk8s.kernel.making import Maker, Wanted
 from nsk8s.kernel.namespaces import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWPID, CLONE_NEWUTS, Home
 from nsk8s.paths import NETNS_DIR, ClusterPaths
 
@@ -30,7 +31,6 @@ TITLE = "nsk8s:pause"
 _ENDING = 10.0  # seconds that a killed sandbox may take to end
 _AT_ONCE = 256  # pidfds open at a time; the usual limit is 1024 files
 _NAMES = 64  # names handed over to be written at a time
-_NO_STDIO = [(os.POSIX_SPAWN_CLOSE, fd) for fd in (0, 1, 2)]
 
 
 class Sandbox(NamedTuple):
@@ -39,6 +39,14 @@ class Sandbox(NamedTuple):
     namespace: str
     tag: str
     pid: int
+
+    def wired(self) -> bool:
+        """Whether it has an interface besides lo; one that is gone has none. May be asked in any thread."""
+        try:
+            with open(f"/proc/{self.pid}/net/dev", "rb") as file:
+                return len(file.readlines()) > 3  # two lines of headings, and lo
+        except OSError:
+            return False
 
 
 class Sandboxes:
@@ -56,6 +64,8 @@ class Sandboxes:
         self._naming: list[Future[None]] = []
         self._clerk = ThreadPoolExecutor(1, thread_name_prefix="netns-names")
         self._clerk.submit(int).result()  # its thread is made now, while we stand at home
+        self._maker = Maker(self._pause, self._argv)
+        self._making: dict[str, Future[int]] = {}
         NETNS_DIR.mkdir(parents=True, exist_ok=True)
         self.find()
 
@@ -118,21 +128,29 @@ class Sandboxes:
         with namespaces.inside(self._found[name].pid, "uts"):
             namespaces.sethostname(hostname)
 
-    def unshare(self, hostname: str, *, processes: bool) -> None:
-        """Put the calling thread into new namespaces, for `hold` to hold; with `processes`, the pause
-        process becomes PID 1 of a PID namespace of its own."""
-        namespaces.unshare(CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC | (CLONE_NEWPID if processes else 0))
-        if hostname:
-            namespaces.sethostname(hostname)
+    def stock(self, number: int) -> None:
+        """So many sandboxes will soon be wanted: make what they will need in any case."""
+        self._maker.stock(number)
 
-    def hold(self, name: str, tag: str) -> Sandbox:
-        """Start a pause process in the namespaces of the calling thread; name it on the host."""
-        words = [*self._argv, name, tag]
-        try:
-            pid = os.posix_spawn(self._pause, words, {}, file_actions=_NO_STDIO, setsid=True)
-        finally:
-            self.home.back("pid")  # the kernel wants it before the next unshare (EINVAL)
-        sandbox = self._found[name] = Sandbox(name, tag, pid)
+    def begin(self, wanted: Sequence[Wanted]) -> None:
+        """Begin to make sandboxes; wait for each with `made`, in this order."""
+        self._making |= self._maker.begin(wanted)
+
+    def made(self, wanted: Wanted) -> Sandbox:
+        """Wait for a sandbox, begun now if it was not, and name it on the host. Raises OSError if it could
+        not be made."""
+        if wanted.name not in self._making:
+            self.begin([wanted])
+        making = self._making.pop(wanted.name)
+        return self._held(Sandbox(wanted.name, wanted.tag, making.result()))
+
+    def settle(self) -> None:
+        """Wait for what has been begun and nobody has waited for: `find` will find it."""
+        making, self._making = self._making, {}
+        wait(making.values())
+
+    def _held(self, sandbox: Sandbox) -> Sandbox:
+        self._found[sandbox.namespace] = sandbox
         self._unnamed.append(sandbox)
         if len(self._unnamed) >= _NAMES:
             self._hand_over()
@@ -165,9 +183,10 @@ class Sandboxes:
         try:
             with namespaces.inside(self._found[owner].pid, "net", "uts"):
                 namespaces.unshare(CLONE_NEWIPC | CLONE_NEWPID)
-                return self.hold(name, tag)
+                pid = pause.start(self._pause, [*self._argv, name, tag])
         finally:
             self.home.back()
+        return self._held(Sandbox(name, tag, pid))
 
     def remove(self, names: Iterable[str]) -> None:
         """End sandboxes and every process in them; those that are gone already are no error.
@@ -200,6 +219,7 @@ class Sandboxes:
 
     def close(self) -> None:
         """Let go of the way home; no sandbox ends."""
+        self._maker.close()
         self._clerk.shutdown()
         self.home.close()
 

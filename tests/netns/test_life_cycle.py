@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sqlite3
 import subprocess
@@ -114,6 +115,18 @@ def test_a_file_that_is_refused_leaves_no_process(lab: Lab) -> None:
     assert lab.up(check=False).returncode == 1
     assert control_planes() == before
     assert gone(lab)
+
+
+def test_nobody_waits_for_what_the_shell_has_left_open(lab: Lab) -> None:
+    """The control plane outlives `up`, and must not keep a pipe open that somebody reads to its end."""
+    read, write = os.pipe()
+    os.set_inheritable(write, True)
+    argv = lab.argv("up", str(lab.topology))
+    subprocess.run(argv, env=lab.environ(), pass_fds=(write,), capture_output=True, check=True, timeout=60)
+    os.close(write)
+    with os.fdopen(read, "rb") as pipe:
+        assert select.select([pipe], [], [], 10)[0], "somebody still holds its other end"
+        assert pipe.read() == b""
 
 
 IMPATIENT = """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -343,3 +344,45 @@ def test_an_end_left_over_from_before_does_not_stand_in_the_way(built: BareClust
             machine.remove(["default.x"])
 
     built.inside(work)
+
+
+def test_new_pods_can_be_used_once_they_are_wired_and_the_rules_of_their_nodes_are_in_force() -> None:
+    def work(machine: Machine) -> tuple[list[list[str]], list[list[str]]]:
+        wanted = desired()
+        told, held = [], []
+        for names in machine.applying(diff({}, wanted), TAGS):
+            told.append(names)
+            found = machine.observe(names, OWN)
+            held.append([f"{n} {len(one.links)} {len(one.routes)}" for n, one in found.items()])
+            for node in ("w1", "w2"):
+                assert "TEST-IN" in machine.observe([node], OWN)[node].rules.tables["filter"], node
+        return told, held
+
+    with bare_cluster() as cluster:
+        told, held = cluster.inside(work)
+    assert told == [sorted(TAGS)]
+    assert held == [[f"{name} 1 2" for name in sorted(TAGS)]]
+
+
+@pytest.mark.parametrize("number", [1, 3, 50])
+def test_whatever_was_made_ahead_nothing_of_it_is_left(number: int) -> None:
+    def work(machine: Machine) -> list[int]:
+        def networks() -> int:
+            count = 0
+            for fd in os.listdir("/proc/self/fd"):
+                with suppress(FileNotFoundError):  # that of the listing itself
+                    count += os.readlink(f"/proc/self/fd/{fd}").startswith("net:")
+            return count
+
+        before = networks()
+        machine.stock(number)
+        machine.apply(diff(look(machine), desired()), TAGS)
+        assert {n: s.tag for n, s in machine.sandboxes().items()} == {n: TAGS.get(n, "") for n in desired()}
+        own = {os.readlink(f"/proc/{one.pid}/ns/net") for one in machine.sandboxes().values()}
+        return [len(own), networks() - before, settle(machine)]
+
+    with bare_cluster() as cluster:
+        assert cluster.inside(work) == [len(desired()), 0, 0]
+        for name in desired():
+            assert "UP" in cluster.run(name, "ip", "-brief", "link", "show", "lo").stdout, name
+        ping(cluster)

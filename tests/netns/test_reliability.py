@@ -3,19 +3,21 @@ made twice."""
 
 from __future__ import annotations
 
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from nsk8s.client import Client
 from nsk8s.errors import ClusterGone
 from nsk8s.paths import ClusterPaths
-from tests.conftest import MakeLab
+from tests.conftest import MakeLab, unique_name
 from tests.lab import Lab
 from tests.netns.processes_of import Processes, kill
-from tests.netns.standing import CLUSTER, OBJECTS, SLEEP, bridge_ports, containers, stream, until
+from tests.netns.standing import CLUSTER, OBJECTS, SLEEP, bridge_ports, containers, deployment, stream, until
 from tests.netns.traffic import Traffic
 
 pytestmark = pytest.mark.netns
@@ -122,3 +124,39 @@ def test_control_plane_is_killed_ten_times_under_load(cluster: MakeLab) -> None:
     assert processes.count("nsk8s.daemon") == 1
     ports_now = [*bridge_ports(lab, "n1"), *bridge_ports(lab, "n2")]
     assert len(ports_now) == len(pods) - 1, "one for each pod but the one in its node's network"
+
+
+def half_made(processes: Processes) -> list[str]:
+    """The pods whose namespaces are there and have no interface but lo (after two lines of headings)."""
+    held = {words[1]: pid for pid, words in processes.all().items() if words[0] == "nsk8s:pause"}
+    pods = [name for name in held if "." in name]
+    return [name for name in pods if len(Path(f"/proc/{held[name]}/net/dev").read_text().splitlines()) == 3]
+
+
+def test_control_plane_is_killed_while_pods_are_half_made(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    lab = Lab(unique_name(request.node.name), tmp_path)
+    lab.write(stream(CLUSTER, deployment("many", 150)))
+    processes = Processes(lab.name)
+    try:
+        for number in (40, 60, 80, 100, 120):  # one is early enough, and late enough
+            argv = lab.argv("up", str(lab.topology))
+            with subprocess.Popen(argv, env=lab.environ(), stderr=subprocess.PIPE) as begun:
+                until(lab, lambda n=number: len(processes.sandboxes()) > n, "pods are there")  # type: ignore[misc]
+                kill(processes.daemon())
+                begun.communicate(timeout=60)
+            if half_made(processes):
+                break
+            lab.down()
+        assert half_made(processes), "no kill was early enough to show anything"
+        lab.up()
+        names = [f"default.{name}" for name in lab.pods()]
+        assert len(names) == 150
+        for name in names:
+            links = [line.split() for line in lab.inside(name, "ip", "-brief", "link").splitlines()]
+            assert [link[0].partition("@")[0] for link in links] == ["lo", "eth0"]
+            assert all("LOWER_UP" in link[3] for link in links), links
+        assert [one for one in processes.sandboxes() if "many" in one] == sorted(names)
+    finally:
+        lab.down()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nsk8s.api.types import Obj
-from nsk8s.daemon.bringup import readiness
+from nsk8s.daemon.bringup import expected, readiness
 from tests.unit.cluster.test_daemonsets import daemon_set
 from tests.unit.cluster.test_jobs import end, job, ticking
 from tests.unit.cluster.test_statefulsets import stateful_set
@@ -23,6 +23,14 @@ def test_everybody_s_pods_are_waited_for(obj: Obj) -> None:
     assert not readiness(world.store).over
     world.finish()
     assert readiness(world.store).over
+
+
+def test_a_new_cluster_is_expected_to_have_the_pods_that_the_objects_ask_for() -> None:
+    pod: Obj = {"kind": "Pod", "spec": {}}
+    service: Obj = {"kind": "Service", "spec": {"replicas": 7}}
+    assert expected([deployment("x", 4), stateful_set("y", 2), pod, service, {"kind": "ConfigMap"}]) == 7
+    strange: list[Obj] = [{"kind": "Pod"}, {"kind": "Pod", "spec": 3}, deployment("x", -2)]
+    assert expected([*strange, {"kind": "Deployment", "spec": {"replicas": "many"}}]) == 0
 
 
 def test_an_update_is_waited_for_unless_it_stops_half_way() -> None:

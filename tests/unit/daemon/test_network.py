@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -20,6 +20,11 @@ from nsk8s.linux.values import Chain, NamespaceState, Op, Restore, Ruleset, Tran
 
 def rules(*jumps: str) -> Ruleset:
     return Ruleset({"nat": {"KUBE-A": Chain("KUBE-A", jumps)}})
+
+
+async def reach(network: Network, wanted: Plan) -> list[list[str]]:
+    """Reach a plan; the pods that could be used already, a portion at a time."""
+    return [pods async for pods in network.reach(wanted)]
 
 
 class ModelMachine:
@@ -41,7 +46,8 @@ class ModelMachine:
     def generation(self, name: str) -> int:
         return self.numbers[name]
 
-    def apply(self, ops: Sequence[Op], tags: Mapping[str, str]) -> None:
+    def applying(self, ops: Sequence[Op], tags: Mapping[str, str]) -> Iterator[list[str]]:
+        yield []
         for op in ops:
             self.states = apply(self.states, op)
             self.numbers.setdefault(op.namespace, 1)
@@ -122,7 +128,7 @@ def network(machine: ModelMachine) -> Network:
 def test_rules_that_nobody_touched_are_not_dumped(machine: ModelMachine, network: Network) -> None:
     async def story() -> None:
         wanted = plan("-j RETURN")
-        await network.reach(wanted)
+        await reach(network, wanted)
         assert await network.compare(wanted, ["w1"]) == 0
         assert machine.dumped == []
 
@@ -132,7 +138,7 @@ def test_rules_that_nobody_touched_are_not_dumped(machine: ModelMachine, network
 def test_a_flush_is_repaired(machine: ModelMachine, network: Network) -> None:
     async def story() -> None:
         wanted = plan("-j RETURN")
-        await network.reach(wanted)
+        await reach(network, wanted)
         machine.flush("w1")
         assert await network.compare(wanted, ["w1"]) == 1
         assert machine.states["w1"].rules == rules("-j RETURN")
@@ -144,7 +150,7 @@ def test_a_flush_is_repaired(machine: ModelMachine, network: Network) -> None:
 
 def test_what_is_new_is_done_and_is_no_damage(machine: ModelMachine, network: Network) -> None:
     async def story() -> None:
-        await network.reach(plan("-j RETURN"))
+        await reach(network, plan("-j RETURN"))
         wanted = plan("-j RETURN", "-j ACCEPT")
         assert await network.compare(wanted, ["w1"]) == 0
         assert machine.states["w1"].rules == rules("-j RETURN", "-j ACCEPT")
@@ -157,10 +163,10 @@ def test_a_flush_in_the_moment_of_our_own_restore_is_repaired(
     machine: ModelMachine, network: Network
 ) -> None:
     async def story() -> None:
-        await network.reach(plan("-j RETURN"))
+        await reach(network, plan("-j RETURN"))
         machine.meddle = "w1"
         wanted = plan("-j RETURN", "-j ACCEPT")
-        await network.reach(wanted)
+        await reach(network, wanted)
         assert machine.states["w1"].rules == rules()  # the flush came last
         assert await network.compare(wanted, ["w1"]) == 1
         assert machine.states["w1"].rules == rules("-j RETURN", "-j ACCEPT")
@@ -170,10 +176,10 @@ def test_a_flush_in_the_moment_of_our_own_restore_is_repaired(
 
 def test_either_sort_of_rules_counts_for_the_generation(machine: ModelMachine, network: Network) -> None:
     async def story() -> None:
-        await network.reach(both("10.0.0.1"))
-        await network.reach(both("10.0.0.1", "10.0.0.2"))
+        await reach(network, both("10.0.0.1"))
+        await reach(network, both("10.0.0.1", "10.0.0.2"))
         wanted = both("10.0.0.2")
-        await network.reach(wanted)
+        await reach(network, wanted)
         assert machine.states == wanted.states
         assert await network.compare(wanted, ["w1"]) == 0
         assert machine.dumped == []
@@ -186,7 +192,7 @@ def test_a_deleted_table_is_made_again_and_those_of_others_are_left(
 ) -> None:
     async def story() -> None:
         wanted = both("10.0.0.1")
-        await network.reach(wanted)
+        await reach(network, wanted)
         other = nftables.tables(Table("inet", "of-others"))
         held = machine.states["w1"]
         machine.states = {"w1": replace(held, nft={**held.nft, **other})}
@@ -201,7 +207,7 @@ def test_a_deleted_table_is_made_again_and_those_of_others_are_left(
 def test_a_table_left_by_an_earlier_control_plane_goes(machine: ModelMachine, network: Network) -> None:
     async def story() -> None:
         machine.states, machine.numbers = both("10.0.0.1").states, {"w1": 9}
-        await network.reach(plan("-j RETURN"))
+        await reach(network, plan("-j RETURN"))
         assert machine.states["w1"].nft == {}
 
     asyncio.run(story())

@@ -90,3 +90,19 @@ def test_elsewhere_catatonit_stands_in(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_a_zombie_has_no_words() -> None:
     assert pause.words(b"") == []
+
+
+def test_what_is_started_has_a_session_of_its_own_and_no_terminal(tmp_path: Path) -> None:
+    program = tmp_path / "pause"
+    pause.install(program)
+    pid = pause.start(os.fspath(program), pause.argv(program, "nsk8s:pause", "web"))
+    try:
+        assert os.getsid(pid) == pid
+        assert not {"0", "1", "2"} & set(os.listdir(f"/proc/{pid}/fd"))
+        assert pause.words(Path(f"/proc/{pid}/cmdline").read_bytes()) == ["nsk8s:pause", "web"]
+        assert Path(f"/proc/{pid}/environ").read_bytes() == b""
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        pause.start(os.fspath(tmp_path / "nowhere"), ["nowhere"])

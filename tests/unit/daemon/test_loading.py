@@ -1,0 +1,42 @@
+"""The control plane's code is loaded ahead where it is sure to be needed; the process goes if it is not."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from nsk8s.daemon.loading import Loading, foreseen
+
+
+@pytest.mark.parametrize(
+    "words", ["", "down", "get pods", "up --help", "up -h", "up a.yaml --dry-run", "apply -f up"]
+)
+def test_nothing_is_loaded_that_nobody_may_need(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setenv("NSK8S_STATE", "/nonexistent")
+    assert foreseen(words.split()) is None
+
+
+def test_nothing_is_loaded_without_root_or_beside_another_cluster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NSK8S_STATE", str(tmp_path))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert foreseen(["up", "a.yaml"]) is None
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    (tmp_path / "other").mkdir()
+    assert foreseen(["up", "a.yaml"]) is None
+
+
+def test_what_nobody_has_told_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setenv("NSK8S_STATE", str(tmp_path / "none"))
+    loading = foreseen(["up", "a.yaml"])
+    assert isinstance(loading, Loading)
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    assert len(children.read_text().split()) == 1
+    loading.close()
+    assert children.read_text() == ""
+    loading.close()
