@@ -57,6 +57,8 @@ class Places:
         if container is not None:
             env = self._environment(pod, container, run)
             mounts = self._volumes.mounts(pod, container, env)
+            if run is not None and run.process is None:
+                mounts += self._volumes.scratch(pod, container, run.attempt)
             if agnhosts.is_agnhost(container):
                 mounts += (Mount(agnhosts.PATH, agnhosts.program()),)
         return Inside(

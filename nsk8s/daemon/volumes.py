@@ -29,6 +29,9 @@ from nsk8s.kernel.mountpoints import Mount
 
 DATA = "..data"
 
+SCRATCH = ("/tmp", "/var/tmp")
+"""Directories for files that are not kept."""
+
 Source = tuple[str, str, str]
 """Resource, namespace and name of what files come from."""
 
@@ -53,6 +56,19 @@ class Volumes:
             return ()
         self._follow(pod)
         return tuple(self._mount(pod, mount, volume, env) for mount, volume in wanted)
+
+    def scratch(self, pod: Pod, container: Container, attempt: int) -> tuple[Mount, ...]:
+        """Where the programs of one run of a container leave files for each other, though none of them has
+        made its view of the files: those that somebody runs in a stand-in."""
+        mounted = {os.path.normpath(os.path.join("/", mount.mountPath)) for mount in container.volumeMounts}
+        base = self._directory / "pods" / pod.metadata.uid / f"{container.name}.{attempt}"
+        found = []
+        for path in SCRATCH:
+            if path not in mounted:
+                inner = path.strip("/").replace("/", "-")
+                self._make(base / inner, 0o1777)
+                found.append(Mount(path, os.fspath(base), inner, writable=True))
+        return tuple(found)
 
     def refresh(self, changes: Iterable[Change]) -> None:
         """Files that come from what has changed."""
@@ -132,11 +148,15 @@ class Volumes:
             claim = self._store.get("persistentvolumeclaims", meta.namespace, name)
             uid = claim["metadata"]["uid"] if claim else name
             directory = self._directory / "claims" / uid
+        self._make(directory, 0o777)  # as the kubelet makes an emptyDir
+        return directory
+
+    def _make(self, directory: Path, mode: int) -> None:
+        """Have a directory; with that mode, if it is new."""
         if not directory.exists():
             self._directory.mkdir(mode=0o700, exist_ok=True)
             directory.mkdir(mode=0o755, parents=True)
-            os.chmod(directory, 0o777)  # as the kubelet makes an emptyDir
-        return directory
+            os.chmod(directory, mode)
 
     def _mount(self, pod: Pod, mount: VolumeMount, volume: Volume, env: Mapping[str, str]) -> Mount:
         base = self._place(pod, volume)

@@ -48,6 +48,9 @@ MOUNTS = 'mount -t sysfs -o ro sysfs /sys && mount -t proc proc /proc && exec "$
 """In a mount namespace of its own: sysfs and procfs show the namespaces of the one who mounts them (and
 bubblewrap looks up its child in /proc)."""
 
+UMASK = "umask 022; "
+"""As a container has it (the OCI runtime specification's default), whoever starts it."""
+
 CHUNK = 64 * 1024
 SETTING_OUT = 5.0
 """Seconds that a program may take to begin; it takes some milliseconds."""
@@ -239,7 +242,7 @@ def spawn(
                     [
                         "sh",
                         "-c",
-                        streams.before + MOUNTS,
+                        streams.before + UMASK + MOUNTS,
                         "sh",
                         bwrap,
                         "--args",
@@ -347,6 +350,7 @@ def entering(
     env = {"PATH": PATH, "HOME": "/root", **place.env}
     run = ["env", "--default-signal=INT,QUIT"]
     if place.confined:
+        run = ["/bin/sh", "-c", UMASK + 'exec "$@"', "sh", *run]
         run += ["-i", "-C", place.workdir or "/", *(f"{name}={value}" for name, value in env.items())]
     elif os.path.isdir(place.workdir):
         run += ["-C", place.workdir]

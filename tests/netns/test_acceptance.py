@@ -636,10 +636,14 @@ def test_attach(shell: Kubectl) -> None:
         attached.terminate()
 
 
-def test_cp(shell: Kubectl, tmp_path: Path) -> None:
+@pytest.mark.parametrize("container", ["cat", "web"])
+def test_cp(shell: Kubectl, tmp_path: Path, container: str) -> None:
     (tmp_path / "there").write_bytes(os.urandom(300_000))
-    shell("cp", str(tmp_path / "there"), f"{shell.namespace}/shell:/tmp/there", "-c", "cat")
-    shell("cp", f"{shell.namespace}/shell:/tmp/there", str(tmp_path / "back"), "-c", "cat")
+    (tmp_path / "there").chmod(0o644)
+    shell("cp", str(tmp_path / "there"), f"{shell.namespace}/shell:/tmp/there", "-c", container)
+    shell("cp", f"{shell.namespace}/shell:/tmp/there", str(tmp_path / "back"), "-c", container)
+    listed = shell("exec", "shell", "-c", container, "--", "sh", "-c", "umask; stat -c %a /tmp/there")
+    assert listed == "0022\n644\n"
     assert (tmp_path / "back").read_bytes() == (tmp_path / "there").read_bytes()
 
 

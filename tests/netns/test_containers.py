@@ -11,6 +11,7 @@ import time
 import pytest
 import yaml
 
+from nsk8s.paths import ClusterPaths
 from tests.conftest import MakeLab
 from tests.netns.podlab import (
     CLUSTER,
@@ -60,6 +61,12 @@ STANDING = [
         ),
     ),
     pod("quiet", container("c", "cat", stdin=True)),
+    pod(
+        "stand-in",
+        container("web", image="nginx", volumeMounts=[{"name": "cache", "mountPath": "/tmp/cache"}]),
+        container("store", image="redis"),
+        volumes=[{"name": "cache", "emptyDir": {}}],
+    ),
     pod("on-node", container("c", "sleep", "infinity"), hostNetwork=True, nodeName="w2"),
     pod("five", *(container(f"c{number}", "sleep", "infinity") for number in range(5))),
 ]
@@ -409,6 +416,23 @@ def test_private_directories_are_empty_writable_and_private(pods: Pods, path: st
     assert pods.run("five", "ls", path, container="c1") == "mine\n" + given
     assert pods.run("five", "ls", path, container="c2") == given
     pods.run("five", "rm", f"{path}/mine", container="c1")
+
+
+def test_what_is_left_in_a_stand_in_is_found_there_again(pods: Pods) -> None:
+    uid = pods.get("stand-in")["metadata"]["uid"]
+    volumes = ClusterPaths(pods.lab.name).volumes / "pods" / uid
+    pods.sh("stand-in", "echo one > /tmp/1; echo two > /tmp/cache/2; echo 3 > /var/tmp/3", "web")
+    assert pods.sh("stand-in", "cat /tmp/1 /tmp/cache/2 /var/tmp/3", "web") == "one\ntwo\n3\n"
+    assert pods.sh("stand-in", "stat -c %a /tmp /var/tmp /tmp/1", "web") == "1777\n1777\n644\n"
+    assert pods.sh("stand-in", "ls -A /tmp /var/tmp", "store") == "/tmp:\n\n/var/tmp:\n"
+    assert (volumes / "cache" / "2").read_text() == "two\n"
+    pods.lab.nsk8s("delete", "pod", "stand-in")
+    pods.soon(lambda: not volumes.exists(), "its files are gone")
+
+
+def test_new_files_may_be_read_by_others(pods: Pods) -> None:
+    assert pods.sh("five", "umask; touch /tmp/new; stat -c %a /tmp/new; rm /tmp/new") == "0022\n644\n"
+    assert "Umask:\t0022\n" in pods.run("five", "cat", "/proc/1/status"), "the container's own program"
 
 
 def test_capabilities_are_those_of_a_container(pods: Pods) -> None:
