@@ -44,9 +44,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if any(item.get_closest_marker(name) for name in PRIVILEGED):
             reason = why_not()
             if reason:
-                item.add_marker(
-                    pytest.mark.skip(reason=reason)
-                )  # not root, or a program or namespace is lacking
+                item.add_marker(pytest.mark.skip(reason=reason))  # no root, or a program is lacking
 
 
 @functools.cache

@@ -260,7 +260,7 @@ def spawn(
         except OSError as error:
             raise KernelError(error.errno or 0, f"nsenter -t {place.pid} bwrap ...", mark) from error
         with_child.close()
-        program = forked(pid, told)
+        program = forked(pid, _read_object(told))
         if program:
             without.pop_all()
             fds = os.pidfd_open(pid), os.pidfd_open(program)
@@ -282,11 +282,12 @@ def running(proc: str = "/proc") -> dict[str, Running]:
                 continue
             words = Path(entry.path, "environ").read_bytes().decode(errors="replace").split("\0")
             env = dict(word.partition("=")[::2] for word in words)
-            program = _program(int(entry.name)) if MARK in env else 0
+            if MARK not in env:
+                continue
+            pid, log = int(entry.name), Path(env[LOG])
+            program = forked(pid, _status(log).read_bytes())
             if program:
-                pid = int(entry.name)
                 fds = os.pidfd_open(pid), os.pidfd_open(program)
-                log = Path(env.get(LOG, os.devnull))
                 kind, _, number = env.get(KEEPER, "").partition(" ")
                 kept_by = keeper.find(int(number)) if number else None
                 found[env[MARK]] = Running(env[MARK], pid, program, *fds, log, Input(kind), kept_by)
@@ -497,14 +498,14 @@ def _children(pid: int) -> list[int]:
         return []
 
 
-def forked(monitor: int, told: int) -> int:
-    """The program that a monitor has just forked; 0 if there is none.
+def forked(monitor: int, told: bytes) -> int:
+    """The program that a monitor has forked; 0 if there is none.
 
-    bubblewrap tells its number, as the monitor's PID namespace has it. One that joins others is the
-    monitor's grandchild at first, and becomes its child when the one between ends: if that happens just
-    while we look, it is found at the second look.
+    bubblewrap has told its number (``child-pid`` of its first JSON object), as the monitor's PID namespace
+    has it. One that joins others is the monitor's grandchild at first, and becomes its child when the one
+    between ends: if that happens just while we look, it is found at the second look.
     """
-    number = _read_number(told)
+    number = int(json.loads(told.partition(b"}")[0] + b"}")["child-pid"]) if b"}" in told else 0
     level = len(_numbers(monitor))
     for pid in chain(descendants(monitor), _children(monitor)) if level and number else ():
         if _numbers(pid)[level - 1 : level] == [number]:
@@ -512,16 +513,16 @@ def forked(monitor: int, told: int) -> int:
     return 0
 
 
-def _read_number(fd: int) -> int:
-    """``child-pid`` in bubblewrap's JSON object; 0 if it says none. All of it is read, piecemeal as it comes:
-    who stops earlier kills it by SIGPIPE. The program holds the pipe, too, so there is no end to wait for."""
+def _read_object(fd: int) -> bytes:
+    """bubblewrap's whole JSON object, written piecemeal: who stops reading earlier kills it by SIGPIPE.
+    The program holds the pipe, too, so there is no end of file to wait for."""
     text = b""
     while b"}" not in text:
         piece = os.read(fd, 4096)
         if not piece:
-            return 0
+            return b""
         text += piece
-    return int(json.loads(text)["child-pid"])
+    return text
 
 
 def _numbers(pid: int) -> list[int]:
@@ -541,13 +542,6 @@ def _pid_namespace(place: Inside) -> int:
         raise KernelError(
             error.errno or 0, f"nsenter -t {place.target} -p", "the target has ended"
         ) from error
-
-
-def _program(monitor: int) -> int:
-    """The program that a monitor watches; 0 if there is none. Of a program that has joined others it is the
-    grandchild, given to the monitor by a child that may not have been buried yet."""
-    children = _children(monitor)
-    return children[-1] if children else 0
 
 
 def _status(log: Path) -> Path:

@@ -353,12 +353,10 @@ def test_the_program_is_found_while_the_one_between_still_lives() -> None:
     ) as monitor:
         assert monitor.stdout is not None
         program = int(monitor.stdout.readline())
-        told, tell = os.pipe()
-        os.write(tell, f'{{"child-pid": {program}}}'.encode())
-        assert forked(monitor.pid, told) == program
-        os.close(tell)
-        assert forked(monitor.pid, told) == 0, "it has said nothing"
-        os.close(told)
+        assert (
+            forked(monitor.pid, f'{{ "child-pid": {program} }}\n{{ "exit-code": 0 }}\n'.encode()) == program
+        )
+        assert forked(monitor.pid, b"") == 0, "it has said nothing"
         os.kill(program, signal.SIGKILL)
 
 
