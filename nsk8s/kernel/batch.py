@@ -1,4 +1,4 @@
-"""One call of `Machine.apply`: operations grouped by namespace, each group in one send.
+"""One call of `Machine.applying`: operations grouped by namespace, each group in one send.
 
 New namespaces are made ahead by a thread of their own. What the kernel refuses is tried once more at the end,
 for two reasons it may have had are gone then: an interface that another group made later, and a leftover end

@@ -1,6 +1,6 @@
 """The machine: the one object through which a cluster's kernel state is changed and read.
 
-`apply` carries out operations in bulk, `observe` reads namespaces back as values, `generation` says at
+`applying` carries out operations in bulk, `observe` reads namespaces back as values, `generation` says at
 constant cost whether anybody has touched a rule. All is blocking, for one thread, inside the holder's PID and
 mount namespaces (`Holder.join`, then fork); pids are meant as they count in there.
 """
@@ -29,7 +29,6 @@ from nsk8s.paths import ClusterPaths
 
 __all__ = ["KernelErrors", "Machine", "Sandbox"]
 
-_NONE: Mapping[str, str] = MappingProxyType({})
 _NOTHING: Mapping[str, Collection[Spared]] = MappingProxyType({})
 _NO_KEYS: Mapping[str, Iterable[str]] = MappingProxyType({})
 _NO_TABLES: Mapping[str, Collection[Key]] = MappingProxyType({})
@@ -100,12 +99,7 @@ class Machine:
         """Make the names in /run/netns agree with the sandboxes."""
         self._sandboxes.links()
 
-    def apply(self, ops: Sequence[Op], tags: Mapping[str, str] = _NONE) -> None:
-        """All of `applying` at once."""
-        for _ in self.applying(ops, tags):
-            pass
-
-    def applying(self, ops: Sequence[Op], tags: Mapping[str, str] = _NONE) -> Iterator[list[str]]:
+    def applying(self, ops: Sequence[Op], tags: Mapping[str, str]) -> Iterator[list[str]]:
         """Carry out `ops`, grouped by namespace; groups in the order in which namespaces first appear.
 
         A namespace with a tag gets a PID namespace of its own; new ones come last, and the names of those

@@ -7,14 +7,16 @@ import pickle
 import subprocess
 import traceback
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TypeVar
 
 from nsk8s.kernel import holder as holders
 from nsk8s.kernel.holder import Holder
 from nsk8s.kernel.machine import Machine
+from nsk8s.linux.values import Op
 from nsk8s.paths import ClusterPaths
 
 T = TypeVar("T")
@@ -64,6 +66,12 @@ class BareCluster:
         name = f"{self.paths.cluster}.{namespace}"
         words = ("ip", "netns", "exec", name, *argv)
         return subprocess.run(words, capture_output=True, text=True, check=False, timeout=20)
+
+
+def apply(machine: Machine, ops: Sequence[Op], tags: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Carry out all of `ops`. Raises as `Machine.applying` does."""
+    for _ in machine.applying(ops, tags):
+        pass
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import pytest
 
 from nsk8s.kernel.machine import Machine
 from nsk8s.linux.values import Namespace, Op
-from tests.netns.clusters import BareCluster, bare_cluster
+from tests.netns.clusters import BareCluster, apply, bare_cluster
 
 pytestmark = pytest.mark.netns
 
@@ -36,7 +36,7 @@ def entries(cluster: BareCluster) -> set[tuple[str, str]]:
 
 def test_only_udp_flows_to_what_serves_no_more_are_forgotten() -> None:
     with bare_cluster() as cluster:
-        cluster.inside(lambda machine: machine.apply([Op("add", "a", Namespace("a", "a"))]))
+        cluster.inside(lambda machine: apply(machine, [Op("add", "a", Namespace("a", "a"))]))
         insert(cluster, "udp", 53, 40001, OLD)
         insert(cluster, "udp", 53, 40002, POD)
         insert(cluster, "udp", 54, 40003, OLD)
@@ -54,7 +54,7 @@ def test_only_udp_flows_to_what_serves_no_more_are_forgotten() -> None:
 
 def test_of_ipv6_too() -> None:
     with bare_cluster() as cluster:
-        cluster.inside(lambda machine: machine.apply([Op("add", "a", Namespace("a", "a"))]))
+        cluster.inside(lambda machine: apply(machine, [Op("add", "a", Namespace("a", "a"))]))
         insert(cluster, "udp", 53, 40001, OLD6)
         insert(cluster, "udp", 53, 40002, POD6)
         insert(cluster, "udp", 30053, 40003, OLD6)

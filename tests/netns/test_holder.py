@@ -16,7 +16,7 @@ from nsk8s.kernel import holder as holders
 from nsk8s.kernel.machine import Machine
 from nsk8s.linux.values import Link, Namespace, Op, Peer, VethPair
 from nsk8s.paths import NETNS_DIR, ClusterPaths
-from tests.netns.clusters import BareCluster, bare_cluster
+from tests.netns.clusters import BareCluster, apply, bare_cluster
 
 pytestmark = pytest.mark.netns
 
@@ -55,7 +55,7 @@ def fill(cluster: BareCluster) -> list[int]:
         Op("add", "b", Namespace("b", "b")),
         Op("add", "b", VethPair(inner, Link("vethb", "veth", 1500))),
     ]
-    cluster.inside(lambda machine: machine.apply(ops, {"b": "uid"}))
+    cluster.inside(lambda machine: apply(machine, ops, {"b": "uid"}))
     children = f"/proc/{cluster.holder.pid}/task/{cluster.holder.pid}/children"
     return [int(pid) for pid in Path(children).read_text().split()]
 

@@ -31,7 +31,7 @@ from nsk8s.linux.values import (
     Vxlan,
 )
 from nsk8s.paths import NETNS_DIR
-from tests.netns.clusters import BareCluster, bare_cluster
+from tests.netns.clusters import BareCluster, apply, bare_cluster
 
 pytestmark = pytest.mark.netns
 
@@ -153,7 +153,7 @@ def look(machine: Machine) -> dict[str, NamespaceState]:
 def settle(machine: Machine) -> int:
     """Bring the kernel to the desired state; how many operations it took."""
     ops = diff(look(machine), desired())
-    machine.apply(ops, TAGS)
+    apply(machine, ops, TAGS)
     return len(ops)
 
 
@@ -314,16 +314,16 @@ def test_what_is_refused_is_named_and_the_rest_is_done(built: BareCluster) -> No
             Op("delete", "w1", Route("10.98.0.0/24", "eth0", "10.9.0.2")),
         ]
         with pytest.raises(KernelErrors) as refused:
-            machine.apply(ops)
+            apply(machine, ops)
         assert [error.namespace for error in refused.value.errors] == ["w1", "w1"]
         assert "ENETUNREACH" in str(refused.value)
         assert "invalid gateway" in str(refused.value)
         assert "ENODEV" in str(refused.value)
         found = machine.observe(["w1"], OWN)["w1"]
         assert Neighbour("cni0", "10.8.1.99", mac(9, 9)) in found.neighbours
-        machine.apply([Op("delete", "w1", Neighbour("cni0", "10.8.1.99", mac(9, 9)))])
+        apply(machine, [Op("delete", "w1", Neighbour("cni0", "10.8.1.99", mac(9, 9)))])
         with pytest.raises(KernelError, match="no namespace nowhere"):
-            machine.apply([Op("add", "nowhere", Address("eth0", "10.99.0.1/24"))])
+            apply(machine, [Op("add", "nowhere", Address("eth0", "10.99.0.1/24"))])
 
     built.inside(work)
 
@@ -338,7 +338,7 @@ def test_an_end_left_over_from_before_does_not_stand_in_the_way(built: BareClust
 
     def work(machine: Machine) -> None:
         for _ in range(3):  # the old pair goes some time after its namespace
-            machine.apply(ops, {"default.x": "uid-x"})
+            apply(machine, ops, {"default.x": "uid-x"})
             found = machine.observe(["default.x"], OWN)["default.x"]
             assert [link.peer for link in found.links] == [Peer("w1", "vethx")]
             machine.remove(["default.x"])
@@ -376,7 +376,7 @@ def test_whatever_was_made_ahead_nothing_of_it_is_left(number: int) -> None:
 
         before = networks()
         machine.stock(number)
-        machine.apply(diff(look(machine), desired()), TAGS)
+        apply(machine, diff(look(machine), desired()), TAGS)
         assert {n: s.tag for n, s in machine.sandboxes().items()} == {n: TAGS.get(n, "") for n in desired()}
         own = {os.readlink(f"/proc/{one.pid}/ns/net") for one in machine.sandboxes().values()}
         return [len(own), networks() - before, settle(machine)]
