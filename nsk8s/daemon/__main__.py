@@ -21,6 +21,7 @@ from pathlib import Path
 from nsk8s.daemon.launch import DEADLINE, READY, listening, tell
 from nsk8s.errors import HostError, NsK8sError
 from nsk8s.kernel import holder as holders
+from nsk8s.kernel.forked import ForkServer
 from nsk8s.paths import ClusterPaths
 
 
@@ -30,6 +31,7 @@ def main(starter: int) -> None:
         os.closerange(first, last)  # what the starter's shell left open is nothing to us
     os.chdir("/")
     gc.disable()  # until all is loaded: objects that stay would be looked through again and again
+    forks = ForkServer()  # while there is little to copy
     with suppress(Exception):  # what is wrong is said below, when there is a log to say it to
         load()
     with socket.socket(fileno=starter) as control:
@@ -43,8 +45,8 @@ def main(starter: int) -> None:
     os.set_inheritable(told, False)
     cluster = name.decode()
     try:
-        be_born(ClusterPaths(cluster))
-        run(cluster, told)
+        be_born(ClusterPaths(cluster), forks)
+        run(cluster, told, forks)
     except NsK8sError as error:
         logging.critical("%s", error)
         tell(told, json.dumps([error.message, error.hint]).encode())
@@ -63,24 +65,18 @@ def load() -> None:
             os.environ["SSL_CERT_FILE"] = before
 
 
-def be_born(paths: ClusterPaths) -> None:
-    """Go on inside the cluster, as a child of its holder: whose parent is outside the PID namespace would be
-    left to the host's init, and be a zombie for as long as that takes to reap it. Raises `HostError`."""
+def be_born(paths: ClusterPaths, forks: ForkServer) -> None:
+    """Go on inside the cluster. Raises `HostError`."""
     holder = holders.recorded(paths)
     if holder is None:
         raise HostError(f"cluster {paths.cluster!r} has no holder", hint="it was taken down meanwhile")
-    holder.join()
-    child = os.fork()
-    if child:
-        os.waitpid(child, 0)
-        os._exit(0)
-    if os.fork():
-        os._exit(0)
+    forks.join(holder)
+    holder.settle()
     with suppress(OSError):
         Path("/proc/self/comm").write_text(f"nsk8s:{paths.cluster}"[:15])
 
 
-def run(cluster: str, told: int) -> None:
+def run(cluster: str, told: int, forks: ForkServer) -> None:
     """Serve until killed; the pipe `told` hears that we listen, or why we cannot (JSON: message and hint)."""
     from nsk8s.daemon.server import serve
 
@@ -92,7 +88,7 @@ def run(cluster: str, told: int) -> None:
     if not alone(paths):
         tell(told, READY)
         return
-    asyncio.run(serve(paths, told))
+    asyncio.run(serve(paths, told, forks))
 
 
 def alone(paths: ClusterPaths) -> bool:

@@ -64,6 +64,7 @@ from nsk8s.dataplane.compiler import pod_namespace
 from nsk8s.errors import ApiError, NsK8sError
 from nsk8s.kernel import holder as holders
 from nsk8s.kernel.conntrack import Frontends
+from nsk8s.kernel.forked import ForkServer
 from nsk8s.kernel.machine import Machine
 from nsk8s.kernel.processes import Inside
 from nsk8s.paths import ClusterPaths
@@ -288,6 +289,7 @@ class Daemon:
             if self._events:  # what is told here may ask for more, or for nothing
                 await self._turned.wait()
             if not self._dirty.is_set() and not self._events:
+                self.network.machine.stock(0)
                 self._idle.set()
                 self._announce(())
 
@@ -358,7 +360,6 @@ class Daemon:
             self.runtime.warm_dns()
         self._dispatch(self.loop.adopt(found.sandboxes, found.containers, time.time()))
         self._touch()
-        self._turn()
 
     # --- what only nsk8s serves ---------------------------------------------------------------------
 
@@ -430,8 +431,9 @@ class Daemon:
             self.adopt(found)
             verdict = "created" if old is None else "configured"
             applied.insert(0, Applied(BY_NAME[CLUSTERS], key_of(CLUSTERS, stored), verdict))
-        else:
-            self._turn()
+            if old is None:
+                await asyncio.sleep(0)  # the nodes are made while it is decided what runs on them
+        self._turn()
         return applied
 
     def _previous(self) -> list[Key]:
@@ -497,11 +499,11 @@ class Daemon:
             os._exit(1)
 
 
-async def serve(paths: ClusterPaths, told: int) -> None:
+async def serve(paths: ClusterPaths, told: int, forks: ForkServer) -> None:
     """Be the control plane of a cluster; writes to the pipe `told` when it listens."""
     holder = holders.recorded(paths)
     assert holder is not None
-    daemon = Daemon(paths, new_store(paths), Machine(paths, holder))
+    daemon = Daemon(paths, new_store(paths), Machine(paths, holder, forks))
     daemon.api.route("POST", "/nsk8s/v1/up", daemon.up)
     daemon.api.route("GET", "/nsk8s/v1/cluster", daemon.describe)
     targets = Targets(
@@ -518,6 +520,7 @@ async def serve(paths: ClusterPaths, told: int) -> None:
         daemon.trust(daemon.keys.authority().certificate.decode())
         await daemon.access.open_host(daemon.loop.topology)
         daemon.adopt(await daemon.look())
+        await daemon.turn()
     else:
         daemon.runtime.warm()
         daemon.spawn("keys", daemon.make_keys())

@@ -1,8 +1,9 @@
 """One call of `Machine.applying`: operations grouped by namespace, each group in one send.
 
-New namespaces are made ahead by a thread of their own. What the kernel refuses is tried once more at the end,
-for two reasons it may have had are gone then: an interface that another group made later, and a leftover end
-of a veth pair whose namespace the kernel had not finished taking down.
+New namespaces are made ahead by a process of its own, and those of pods are wired by another. What the
+kernel refuses is tried once more at the end, for two reasons it may have had are gone then: an interface that
+another group made later, and a leftover end of a veth pair whose namespace the kernel had not finished taking
+down.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from itertools import chain, islice
 from typing import NamedTuple
 
 from nsk8s.errors import KernelError
-from nsk8s.kernel import iptables, namespaces, nftables, observation, rtnetlink, sysctl
+from nsk8s.kernel import iptables, namespaces, nftables, observation, rtnetlink
 from nsk8s.kernel.making import Wanted
 from nsk8s.kernel.namespaces import CLONE_NEWNET
 from nsk8s.kernel.netlink import Netlink, Refusal
 from nsk8s.kernel.sandboxes import Sandboxes
+from nsk8s.kernel.wiring import Setting, Wirer, Wiring, carry_out
 from nsk8s.linux.nftables import Command
 from nsk8s.linux.values import (
     Address,
@@ -51,6 +53,20 @@ class Failed(NamedTuple):
     refusal: Refusal
 
 
+_OuterEnds = dict[str, dict[str, tuple[Op, Link, int]]]
+"""By namespace and name, outer ends of new pairs: the pair's operation, the end and its number."""
+
+
+class _Portion(NamedTuple):
+    """New pods that are being wired: all their operations, which of them wait for the wirer's answer, what
+    has failed already, and what their pairs need at the outer ends afterwards."""
+
+    groups: Mapping[str, list[Op]]
+    waiting: list[str]
+    failed: list[Failed]
+    outer: _OuterEnds
+
+
 class _Devices:
     """The interfaces of one namespace: name -> ifindex, and the numbers that are free."""
 
@@ -80,24 +96,22 @@ class _Devices:
 class Batch:
     """The state of one call: open namespaces and known interfaces. Use once, then `close`."""
 
-    def __init__(self, sandboxes: Sandboxes, tags: Mapping[str, str]) -> None:
+    def __init__(self, sandboxes: Sandboxes, wirer: Wirer, tags: Mapping[str, str]) -> None:
         self._sandboxes = sandboxes
+        self._wirer = wirer
         self._tags = tags
         self._ipv6 = os.path.exists("/proc/sys/net/ipv6")
-        self._netns: dict[str, int] = {}
         self._devices: dict[str, _Devices] = {}
         self._fresh: Mapping[str, int] | None = None  # what the kernel puts into every new namespace
-        self._outer: dict[str, dict[str, tuple[Op, Link, int]]] = {}
+        self._outer: _OuterEnds = {}
         self.failed: list[Failed] = []
         self.errors: list[KernelError] = []
 
     def close(self) -> None:
-        """Come home and let all namespaces go."""
+        """Come home, with nothing under way."""
+        self._wirer.settle()
         self._sandboxes.settle()
         self._sandboxes.home.back()
-        for fd in self._netns.values():
-            os.close(fd)
-        self._netns.clear()
 
     def run(self, ops: Sequence[Op]) -> Iterator[list[str]]:
         """Carry out all it can; what was refused is in `failed` and `errors` afterwards.
@@ -116,13 +130,16 @@ class Batch:
         last = {wanted.name: groups.pop(wanted.name) for wanted in new if wanted.tag}
         self.failed += self._attempt(gone, groups)
         self._rules({name: group for name, group in rules.items() if name not in last})
-        names = iter(last)
-        while portion := list(islice(names, _PORTION)):
-            failed = self._attempt({name: last[name] for name in portion})
-            self.failed += failed
-            self._rules({name: rules[name] for name in portion if name in rules})
-            unmade = {one.op.namespace for one in failed}
-            yield [name for name in portion if name not in unmade]
+        begun: _Portion | None = None
+        for portion in chain(_portions(last), [None]):
+            following = self._begin(portion) if portion else None
+            if begun:
+                failed = self._finish(begun)
+                self.failed += failed
+                self._rules({name: rules[name] for name in begun.groups if name in rules})
+                unmade = {one.op.namespace for one in failed}
+                yield [name for name in begun.groups if name not in unmade]
+            begun = following
 
     def _new(self, ops: Sequence[Op]) -> Wanted | None:
         """The sandbox that a group of operations begins with, unless it is there already."""
@@ -146,9 +163,39 @@ class Batch:
         self.errors += iptables.restore(scripts[4], enter) + iptables.restore(scripts[6], enter, 6)
         self.errors += nftables.commit(transactions, enter)
 
+    def _begin(self, groups: Mapping[str, list[Op]]) -> _Portion:
+        """Begin to wire new pods."""
+        portion = _Portion(groups, [], [], self._outer)
+        for name, ops in groups.items():
+            try:
+                self._prepare(name, ops)
+                pid = self._sandboxes.pid(name)
+                messages = list(self._messages(name, ops, portion.failed))
+                self._wirer.begin(Wiring(pid, _settings(ops), messages))
+                portion.waiting.append(name)
+            except OSError as error:
+                portion.failed.extend(_all_failed(ops, error))
+        self._outer = {}
+        return portion
+
+    def _finish(self, portion: _Portion) -> list[Failed]:
+        """Wait until new pods are wired; what was refused is tried once more."""
+        failed = portion.failed
+        self._outer = portion.outer
+        for name in portion.waiting:
+            ops = portion.groups[name]
+            try:
+                failed += _failed(ops, self._wirer.refused())
+            except OSError as error:
+                failed += _all_failed(ops, error)
+        return self._again(failed)
+
     def _attempt(self, *passes: Mapping[str, list[Op]]) -> list[Failed]:
         """Carry out groups of operations, what was refused twice."""
-        failed = [one for groups in passes for one in self._pass(groups)]
+        return self._again([one for groups in passes for one in self._pass(groups)])
+
+    def _again(self, failed: list[Failed]) -> list[Failed]:
+        """Try once more what was refused, and do what is left to do at outer ends; what failed for good."""
         if failed:
             self._devices.clear()
             for op, refusal in failed:
@@ -163,8 +210,7 @@ class Batch:
             try:
                 failed += self._group(name, group)
             except OSError as error:
-                refusal = Refusal(error.errno or errno.EIO, error.strerror or str(error))
-                failed += [Failed(op, refusal) for op in group]
+                failed += _all_failed(group, error)
         return failed
 
     def _outer_ends(self, refused_already: Set[int]) -> list[Failed]:
@@ -183,28 +229,27 @@ class Batch:
 
     def _group(self, name: str, ops: list[Op]) -> list[Failed]:
         """All operations of one namespace; makes it first if they say so."""
+        self._prepare(name, ops)
+        self._enter(name)
+        failed: list[Failed] = []
+        refused = carry_out(_settings(ops), self._messages(name, ops, failed))
+        return failed + _failed(ops, refused)
+
+    def _prepare(self, name: str, ops: list[Op]) -> None:
+        """Make a namespace if its operations say so, and know what interfaces there are, there and where
+        outer ends of its pairs come to be. Leaves the thread somewhere."""
         for op in ops:
             if isinstance(op.value, VethPair):
                 self._known(_outer_namespace(op.value))
-        new = self._new(ops)
-        if new:
+        if new := self._new(ops):
             self._sandboxes.made(new)
-            self._enter(name)
+            if self._fresh is None:
+                self._enter(name)
+                with Netlink() as netlink:
+                    self._fresh = observation.devices(netlink)
+            self._devices[name] = _Devices(self._fresh)
         else:
             self._known(name)
-            self._enter(name)
-        failed: list[Failed] = []
-        with Netlink() as netlink:
-            if new:
-                if self._fresh is None:
-                    self._fresh = observation.devices(netlink)
-                self._devices[name] = _Devices(self._fresh)
-            refused = netlink.send(self._messages(name, ops, failed))
-        for number, refusal in refused.items():
-            op = ops[number]
-            if not (op.verb == "delete" and refusal.errno in _GONE):
-                failed.append(Failed(op, refusal))
-        return failed
 
     def _messages(self, name: str, ops: list[Op], failed: list[Failed]) -> Iterator[bytes]:
         """The requests for a group; the sequence number of each is its operation's place in `ops`.
@@ -236,9 +281,8 @@ class Batch:
             case Namespace(hostname=hostname):
                 if op.verb == "change":
                     self._sandboxes.rename(name, hostname)
-            case Sysctl(key, value):
-                if not delete:  # a deleted intention leaves the value: nobody knows what it was before
-                    sysctl.write(key, value)
+            case Sysctl():
+                pass  # not by netlink: see _settings
             case Link() | VethPair() if delete:
                 link = op.value if isinstance(op.value, Link) else op.value.inner
                 if index := known.pop(link.name):
@@ -273,8 +317,8 @@ class Batch:
         master = outside[pair.outer.master] if pair.outer.master else 0
         inner = self._devices[name].add(pair.inner)
         outer = outside.add(pair.outer)
-        netns = -1 if there == name else self._open(there)
-        yield rtnetlink.add_veth(number, pair, inner, outer, master, netns)
+        pid = 0 if there == name else self._sandboxes.pid(there)
+        yield rtnetlink.add_veth(number, pair, inner, outer, master, pid)
         yield from self._before_up(number, pair.inner, inner, ups)
         if pair.outer.conf or pair.outer.hairpin:
             self._outer.setdefault(there, {})[pair.outer.name] = (op, pair.outer, outer)
@@ -308,18 +352,40 @@ class Batch:
         if not name:
             self._sandboxes.home.back("net")
             return
-        known = self._netns.get(name)
-        fd = self._sandboxes.open(name) if known is None else known
+        fd = self._sandboxes.open(name)
         try:
             namespaces.setns(fd, CLONE_NEWNET)
         finally:
-            if known is None:
-                os.close(fd)
+            os.close(fd)
 
-    def _open(self, name: str) -> int:
-        if name not in self._netns:
-            self._netns[name] = self._sandboxes.open(name)
-        return self._netns[name]
+
+def _portions(groups: Mapping[str, list[Op]]) -> Iterator[dict[str, list[Op]]]:
+    names = iter(groups)
+    while portion := {name: groups[name] for name in islice(names, _PORTION)}:
+        yield portion
+
+
+def _settings(ops: Iterable[Op]) -> list[Setting]:
+    """The sysctls to write; a deleted intention leaves the value: nobody knows what it was before."""
+    return [
+        (number, op.value.key, op.value.value)
+        for number, op in enumerate(ops)
+        if isinstance(op.value, Sysctl) and op.verb != "delete"
+    ]
+
+
+def _failed(ops: Sequence[Op], refused: Mapping[int, Refusal]) -> list[Failed]:
+    """The failures among operations, given what the kernel refused by their numbers."""
+    return [
+        Failed(ops[number], refusal)
+        for number, refusal in refused.items()
+        if not (ops[number].verb == "delete" and refusal.errno in _GONE)
+    ]
+
+
+def _all_failed(ops: Iterable[Op], error: OSError) -> list[Failed]:
+    refusal = Refusal(error.errno or errno.EIO, error.strerror or str(error))
+    return [Failed(op, refusal) for op in ops]
 
 
 def _grouped(ops: Iterable[Op]) -> dict[str, list[Op]]:

@@ -77,6 +77,18 @@ class Holder(Struct, frozen=True):
                 f"cannot enter cluster {self.cluster}: {error}", hint="run this as root"
             ) from error
 
+    def settle(self) -> None:
+        """Go on inside the cluster, as a child of its PID 1: whose parent is outside the PID namespace would
+        be left to the host's init, and be a zombie for as long as that takes to reap it. The calling process
+        ends; what returns is its grandchild. Raises as `join`."""
+        self.join()
+        child = os.fork()
+        if child:
+            os.waitpid(child, 0)
+            os._exit(0)
+        if os.fork():
+            os._exit(0)
+
     def kill(self, deadline: float = 10.0) -> None:
         """End the cluster's every process and wait until they are gone.
 

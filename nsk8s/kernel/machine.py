@@ -17,9 +17,11 @@ from types import MappingProxyType
 from nsk8s.errors import HostError, KernelError
 from nsk8s.kernel import conntrack, iptables, nftables, observation, sysctl
 from nsk8s.kernel.batch import Batch, Failed
+from nsk8s.kernel.forked import ForkServer
 from nsk8s.kernel.holder import Holder
 from nsk8s.kernel.netlink import Netlink
 from nsk8s.kernel.sandboxes import Sandbox, Sandboxes
+from nsk8s.kernel.wiring import Wirer
 from nsk8s.linux import iptables as rules
 from nsk8s.linux.nftables import Key
 from nsk8s.linux.state import Spared
@@ -58,10 +60,13 @@ class KernelErrors(KernelError):
 class Machine:
     """The kernel state of one cluster."""
 
-    def __init__(self, paths: ClusterPaths, holder: Holder) -> None:
+    def __init__(self, paths: ClusterPaths, holder: Holder, forks: ForkServer | None = None) -> None:
+        """`forks` has joined the holder; without one, it is forked from the caller's process."""
         self._prefix = f"{paths.cluster}."
+        self._forks = forks or ForkServer()
         try:
-            self._sandboxes = Sandboxes(paths, holder)
+            self._wirer = Wirer(self._forks)
+            self._sandboxes = Sandboxes(paths, holder, self._forks)
         except OSError as error:
             raise HostError(f"cannot use this host's namespaces: {error}", hint="run this as root") from error
 
@@ -92,7 +97,8 @@ class Machine:
         return self._sandboxes.enter(name)
 
     def stock(self, number: int) -> None:
-        """So many namespaces will soon be wanted: begin to make them. May be called from any thread."""
+        """So many namespaces will be wanted: make them while nothing else is to be done. With 0, let go of
+        those that nobody wanted after all. May be called from any thread."""
         self._sandboxes.stock(number)
 
     def links(self) -> None:
@@ -106,7 +112,7 @@ class Machine:
         that can be used already are yielded. Does all it can and then raises KernelError for an operation
         that was refused, KernelErrors for several.
         """
-        batch = Batch(self._sandboxes, tags)
+        batch = Batch(self._sandboxes, self._wirer, tags)
         try:
             yield from batch.run(ops)
         finally:
@@ -199,6 +205,8 @@ class Machine:
     def close(self) -> None:
         """Let go of what keeps the way home open; nothing else ends."""
         self._sandboxes.close()
+        self._wirer.close()
+        self._forks.close()
 
     def _error(self, failed: Failed) -> KernelError:
         op, refusal = failed

@@ -1,22 +1,33 @@
 """Sandboxes made ahead of whoever wires them.
 
 Half the time that a new pod takes in the kernel is its namespaces and its pause process, the other half its
-interfaces. A thread of its own makes the former, so that both halves run side by side; and the network
+interfaces. A process of its own makes the former, so that both halves run side by side; and the network
 namespaces, which take longest and are all alike, it makes while others still decide what the pods are.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import select
+import socket
+import struct
+from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
 from nsk8s.kernel import namespaces, pause, rtnetlink, sysctl
+from nsk8s.kernel.forked import Forked, ForkServer, Killed
 from nsk8s.kernel.namespaces import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWPID, CLONE_NEWUTS, Home
 from nsk8s.kernel.netlink import Netlink
+
+COMM = "nsk8s:making"
+"""What /proc/PID/comm calls the process."""
+
+_ANSWER = struct.Struct("=ii")  # the pid of a pause process, or 0 and the errno of what went wrong
+_LONGEST = 4096  # bytes of a request
 
 
 class Wanted(NamedTuple):
@@ -30,58 +41,126 @@ class Wanted(NamedTuple):
 
 
 class Maker:
-    """Makes sandboxes, in order, in one thread: in the mount and PID namespaces of the thread that made
-    the Maker."""
+    """Has sandboxes made, in order. For one thread; only `stock` may be called in another."""
 
-    def __init__(self, program: str, argv: Sequence[str]) -> None:
+    def __init__(self, forks: ForkServer, program: str, argv: Sequence[str]) -> None:
         """`program` is run as `argv` and the sandbox's name and tag."""
-        self._program = program
-        self._argv = argv
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="sandboxes")
-        self._home = self._thread.submit(Home, "net", "uts", "ipc", "pid").result()
-        self._stock: list[int] = []
-        self._asked = False
+        self._process = Forked(forks, COMM, _serve, (program, argv))
+        self._stocked = False
+        self._unsent: deque[Wanted] = deque()
+        self._unanswered: deque[str] = deque()
+        self._answers: dict[str, tuple[int, int]] = {}
 
     def stock(self, number: int) -> None:
-        """Make network namespaces for up to `number` sandboxes, until the first are asked for. As long as
-        nobody uses them each takes a file descriptor: no more than half of those the process may have."""
-        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
-        self._asked = False
-        self._thread.submit(self._fill, min(number, most))
+        """So many sandboxes will be wanted: make their network namespaces while nothing else is to be done.
+        As long as nobody uses them each takes a file descriptor: no more than half of those a process may
+        have. With 0, let go of those that nobody wanted after all."""
+        if number or self._stocked:
+            self._stocked = number > 0
+            with suppress(OSError):  # without a stock it only takes longer
+                self._process.offer(str(number).encode())
 
-    def begin(self, wanted: Sequence[Wanted]) -> Mapping[str, Future[int]]:
-        """Begin to make them; by name, what will be the pid of each one's pause process. A result may be
-        OSError."""
-        self._asked = True
-        making: dict[str, Future[int]] = {one.name: Future() for one in wanted}
-        self._thread.submit(self._make_all, wanted, making)
-        return making
+    def begin(self, wanted: Sequence[Wanted]) -> None:
+        """Begin to make them; wait for each with `made`."""
+        self._unsent.extend(wanted)
+        with suppress(OSError):  # whoever waits for one asks again, and hears of it
+            self._hand_over()
+
+    def made(self, wanted: Wanted) -> int:
+        """Wait for a sandbox, begun now if it was not: the pid of its pause process. Raises OSError."""
+        name = wanted.name
+        if not (name in self._answers or name in self._unanswered or wanted in self._unsent):
+            self._unsent.append(wanted)
+        while name not in self._answers:
+            self._hand_over()
+            self._hear()
+        pid, failure = self._answers.pop(name)
+        if failure:
+            raise OSError(failure, f"making namespaces: {os.strerror(failure)}")
+        return pid
+
+    def settle(self) -> None:
+        """Let what has not been begun be, and wait for what has."""
+        self._unsent.clear()
+        with suppress(OSError):
+            while self._unanswered:
+                self._hear()
+        self._answers.clear()
 
     def close(self) -> None:
-        """Finish what has been begun; no sandbox ends."""
-        self._thread.shutdown()
-        self._home.close()
+        """End the process; no sandbox ends."""
+        self._process.close()
 
-    def _fill(self, number: int) -> None:
-        with suppress(OSError):  # whoever needs one meets the same limit, and says so
-            while len(self._stock) < number and not self._asked:
-                namespaces.unshare(CLONE_NEWNET)
-                self._stock.append(os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
-        self._home.back("net")
+    def _hand_over(self) -> None:
+        try:
+            while self._unsent and self._process.offer("\0".join(self._unsent[0]).encode()):
+                self._unanswered.append(self._unsent.popleft().name)
+        except Killed:
+            self._lost()
+            raise
 
-    def _make_all(self, wanted: Sequence[Wanted], making: Mapping[str, Future[int]]) -> None:
-        for one in wanted:
+    def _hear(self) -> None:
+        try:
+            answer = self._process.answer()
+        except Killed:
+            self._lost()
+            raise
+        self._answers[self._unanswered.popleft()] = _ANSWER.unpack(answer)
+
+    def _lost(self) -> None:
+        """Whoever wants what was to be made asks again."""
+        self._unsent.clear()
+        self._unanswered.clear()
+
+
+class _Making:
+    """The process that makes sandboxes, for as long as the other end of its socket is open."""
+
+    def __init__(self, requests: socket.socket, program: str, argv: Sequence[str]) -> None:
+        self._requests = requests
+        self._program = program
+        self._argv = argv
+        self._home = Home("net", "uts", "ipc", "pid")
+        self._stock: list[int] = []
+        self._most = 0
+        self._poll = select.poll()
+        self._poll.register(requests, select.POLLIN)
+
+    def serve(self) -> None:
+        """Until end of file."""
+        while True:
+            if not self._poll.poll(0):
+                if len(self._stock) < self._most:
+                    self._add()
+                    continue
+                self._home.back()  # hold on to no namespace
+            words = self._requests.recv(_LONGEST).decode().split("\0")
+            if words == [""]:
+                return
+            if len(words) == 1:
+                self._expect(int(words[0]))
+                continue
             try:
-                making[one.name].set_result(self._make(one))
-            except BaseException as error:  # noqa: BLE001  # whoever waits for it raises it
-                making[one.name].set_exception(error)
-        self._home.back()
-        while self._stock:
+                answer = _ANSWER.pack(self._make(Wanted(*words)), 0)
+            except OSError as error:
+                answer = _ANSWER.pack(0, error.errno or errno.EIO)
+            self._requests.send(answer)
+
+    def _expect(self, number: int) -> None:
+        self._most = min(number, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+        while len(self._stock) > self._most:
             os.close(self._stock.pop())
 
+    def _add(self) -> None:
+        try:
+            _new_network()
+            self._stock.append(os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
+        except OSError:  # whoever needs one meets the same limit, and says so
+            self._most = 0
+
     def _make(self, wanted: Wanted) -> int:
-        processes = CLONE_NEWPID if wanted.tag else 0
-        namespaces.unshare(CLONE_NEWUTS | CLONE_NEWIPC | processes | (0 if self._stock else CLONE_NEWNET))
+        namespaces.unshare(CLONE_NEWUTS | CLONE_NEWIPC | (CLONE_NEWPID if wanted.tag else 0))
+        self._most = max(0, self._most - 1)
         try:
             if self._stock:
                 network = self._stock.pop()
@@ -89,13 +168,24 @@ class Maker:
                     namespaces.setns(network, CLONE_NEWNET)
                 finally:
                     os.close(network)
+            else:
+                _new_network()
             if wanted.hostname:
                 namespaces.sethostname(wanted.hostname)
-            with Netlink() as netlink:
-                netlink.send([rtnetlink.up(0, 1)])
             if not wanted.tag:
                 with suppress(FileNotFoundError):
                     sysctl.write("net.ipv6.conf.default.disable_ipv6", "1")
             return pause.start(self._program, [*self._argv, wanted.name, wanted.tag])
         finally:
             self._home.back("pid")  # the kernel wants it before the next unshare (EINVAL)
+
+
+def _serve(requests: socket.socket, program: str, argv: Sequence[str]) -> None:
+    _Making(requests, program, argv).serve()
+
+
+def _new_network() -> None:
+    """Move into a new network namespace, with lo up."""
+    namespaces.unshare(CLONE_NEWNET)
+    with Netlink() as netlink:
+        netlink.send([rtnetlink.up(0, 1)])

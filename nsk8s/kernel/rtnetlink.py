@@ -46,7 +46,7 @@ RT = struct.Struct("=BBBBBBBBI")
 ND = struct.Struct("=B3xiHBB")
 
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER = 1, 3, 4, 5, 10
-IFLA_LINKINFO, IFLA_IFALIAS, IFLA_AF_SPEC, IFLA_NET_NS_FD = 18, 20, 26, 28
+IFLA_LINKINFO, IFLA_NET_NS_PID, IFLA_IFALIAS, IFLA_AF_SPEC = 18, 19, 20, 26
 IFLA_EXT_MASK, IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QUEUES = 29, 31, 32
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
 VETH_INFO_PEER = 1
@@ -80,10 +80,10 @@ _BRIDGE_DATA = attr_u32(IFLA_BR_STP_STATE, 0) + attr_u8(IFLA_BR_MCAST_SNOOPING, 
 
 
 def add_veth(
-    sequence: int, pair: VethPair, inner: int, outer: int, master: int = 0, outer_netns: int = -1
+    sequence: int, pair: VethPair, inner: int, outer: int, master: int = 0, outer_pid: int = 0
 ) -> bytes:
     """Create a pair. The inner end appears in the socket's namespace; the outer one in that of the
-    file descriptor `outer_netns` (the same one without), enslaved to `master` and already up.
+    process `outer_pid` (the same one without), enslaved to `master` and already up.
 
     Both ends get the numbers given; the inner one stays down, for an interface cannot be created up
     while its peer is not.
@@ -93,8 +93,8 @@ def add_veth(
     peer = attr(IFLA_INFO_DATA, attr(VETH_INFO_PEER, IFINFO.pack(0, 0, inner, 0, 0) + _basics(here)))
     up = IFF_UP if there.up and not there.conf else 0
     body = IFINFO.pack(0, 0, outer, up, up) + _basics(there)
-    if outer_netns >= 0:
-        body += attr_u32(IFLA_NET_NS_FD, outer_netns)
+    if outer_pid:
+        body += attr_u32(IFLA_NET_NS_PID, outer_pid)
     if master:
         body += attr_u32(IFLA_MASTER, master)
     body += attr(IFLA_LINKINFO, kind + peer)

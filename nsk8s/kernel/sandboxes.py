@@ -13,13 +13,14 @@ import select
 import signal
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import NamedTuple
 
 from nsk8s.errors import HostError, Timeout
 from nsk8s.kernel import namespaces, pause
+from nsk8s.kernel.forked import ForkServer
 from nsk8s.kernel.holder import Holder
 from nsk8s.kernel.making import Maker, Wanted
 from nsk8s.kernel.namespaces import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWPID, CLONE_NEWUTS, Home
@@ -52,7 +53,7 @@ class Sandbox(NamedTuple):
 class Sandboxes:
     """The sandboxes of one cluster, by name. For one thread, inside the holder's PID and mount namespaces."""
 
-    def __init__(self, paths: ClusterPaths, holder: Holder) -> None:
+    def __init__(self, paths: ClusterPaths, holder: Holder, forks: ForkServer) -> None:
         self.home = Home("net", "uts", "ipc", "pid")
         self._target = f"/proc/{holder.pid}/root{paths.proc}"
         self._mark = f"/root{paths.proc}/"
@@ -62,10 +63,9 @@ class Sandboxes:
         self._found: dict[str, Sandbox] = {}
         self._unnamed: list[Sandbox] = []
         self._naming: list[Future[None]] = []
+        self._maker = Maker(forks, self._pause, self._argv)
         self._clerk = ThreadPoolExecutor(1, thread_name_prefix="netns-names")
         self._clerk.submit(int).result()  # its thread is made now, while we stand at home
-        self._maker = Maker(self._pause, self._argv)
-        self._making: dict[str, Future[int]] = {}
         NETNS_DIR.mkdir(parents=True, exist_ok=True)
         self.find()
 
@@ -89,12 +89,16 @@ class Sandboxes:
         """A sandbox as it was last seen; None if it is not known."""
         return self._found.get(name)
 
-    def open(self, name: str) -> int:
-        """A file descriptor of the sandbox's network namespace. Raises FileNotFoundError."""
+    def pid(self, name: str) -> int:
+        """A sandbox's pause process. Raises FileNotFoundError."""
         sandbox = self._found.get(name)
         if sandbox is None:
             raise FileNotFoundError(2, f"there is no namespace {name}")
-        return os.open(f"/proc/{sandbox.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        return sandbox.pid
+
+    def open(self, name: str) -> int:
+        """A file descriptor of the sandbox's network namespace. Raises FileNotFoundError."""
+        return os.open(f"/proc/{self.pid(name)}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
     @contextmanager
     def enter(self, name: str) -> Iterator[None]:
@@ -134,20 +138,16 @@ class Sandboxes:
 
     def begin(self, wanted: Sequence[Wanted]) -> None:
         """Begin to make sandboxes; wait for each with `made`, in this order."""
-        self._making |= self._maker.begin(wanted)
+        self._maker.begin(wanted)
 
     def made(self, wanted: Wanted) -> Sandbox:
         """Wait for a sandbox, begun now if it was not, and name it on the host. Raises OSError if it could
         not be made."""
-        if wanted.name not in self._making:
-            self.begin([wanted])
-        making = self._making.pop(wanted.name)
-        return self._held(Sandbox(wanted.name, wanted.tag, making.result()))
+        return self._held(Sandbox(wanted.name, wanted.tag, self._maker.made(wanted)))
 
     def settle(self) -> None:
         """Wait for what has been begun and nobody has waited for: `find` will find it."""
-        making, self._making = self._making, {}
-        wait(making.values())
+        self._maker.settle()
 
     def _held(self, sandbox: Sandbox) -> Sandbox:
         self._found[sandbox.namespace] = sandbox

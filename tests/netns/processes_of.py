@@ -9,10 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from nsk8s.kernel import forked, making, wiring
 from nsk8s.kernel import holder as holders
 from nsk8s.paths import ClusterPaths
 
 Words = tuple[str, ...]
+
+FORKED = {forked.COMM, making.COMM, wiring.COMM}
+"""What those call themselves that are forked from the control plane, and so have its command line."""
 
 
 class Processes:
@@ -23,7 +27,8 @@ class Processes:
 
     def all(self) -> dict[int, Words]:
         """The command lines of all of them; none if the cluster does not run. A process that has only been
-        forked, and will be another program in a moment, is left out: its command line is its parent's."""
+        forked, and will be another program in a moment, is left out: its command line is its parent's. The
+        control plane's own forks keep it for good; they are told by what they call themselves."""
         found = holders.find(self._paths)
         return {} if found is None else _tree(found.pid)
 
@@ -79,7 +84,10 @@ def _tree(root: int) -> dict[int, Words]:
         pid, parents = todo.pop()
         with suppress(FileNotFoundError, ProcessLookupError):
             raw = Path(f"/proc/{pid}/cmdline").read_bytes()
-            if raw and raw != parents:  # a zombie has none
+            comm = Path(f"/proc/{pid}/comm").read_text().strip()
+            if comm in FORKED:
+                found[pid] = (comm,)
+            elif raw and raw != parents:  # a zombie has none
                 found[pid] = tuple(raw.rstrip(b"\0").decode(errors="replace").split("\0"))
             for task in os.listdir(f"/proc/{pid}/task"):
                 children = Path(f"/proc/{pid}/task/{task}/children").read_text().split()

@@ -113,7 +113,7 @@ def test_a_file_that_is_refused_leaves_no_process(lab: Lab) -> None:
     before = control_planes()
     lab.topology.write_text(lab.topology.read_text().replace("kind: Cluster", "kind: Cloister"))
     assert lab.up(check=False).returncode == 1
-    assert control_planes() == before
+    until(lab, lambda: control_planes() == before, "no process is left")
     assert gone(lab)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from nsk8s.errors import KernelError
+from nsk8s.kernel import making, wiring
 from nsk8s.kernel.machine import KernelErrors, Machine
 from nsk8s.linux.state import diff, ours
 from nsk8s.linux.values import (
@@ -364,25 +366,78 @@ def test_new_pods_can_be_used_once_they_are_wired_and_the_rules_of_their_nodes_a
     assert held == [[f"{name} 1 2" for name in sorted(TAGS)]]
 
 
+def helper(comm: str) -> int:
+    """The control plane's process of that name, as soon as it calls itself so."""
+    end = time.monotonic() + 5
+    while time.monotonic() < end:
+        for pid in filter(str.isdecimal, os.listdir("/proc")):
+            with suppress(FileNotFoundError):  # not ours, and gone
+                if Path(f"/proc/{pid}/comm").read_text().strip() == comm:
+                    return int(pid)
+        os.sched_yield()
+    raise AssertionError(f"there is no {comm}")
+
+
+def networks(pid: int) -> int:
+    """How many network namespaces a process holds files of."""
+    found = 0
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with suppress(FileNotFoundError):
+            found += os.readlink(f"/proc/{pid}/fd/{fd}").startswith("net:")
+    return found
+
+
+def becomes(number: int, look: Callable[[], int]) -> int:
+    """What `look` says as soon as it says `number`, or else after five seconds."""
+    end = time.monotonic() + 5
+    while (seen := look()) != number and time.monotonic() < end:
+        os.sched_yield()
+    return seen
+
+
+@pytest.mark.parametrize("comm", [making.COMM, wiring.COMM])
+def test_a_helper_that_somebody_kills_is_replaced(comm: str) -> None:
+    """While it idles, and while it works: then what it was asked for has failed, and is done by whoever looks
+    again."""
+
+    def work(machine: Machine) -> list[int]:
+        os.kill(helper(comm), signal.SIGKILL)
+        apply(machine, diff(look(machine), desired()), TAGS)
+        machine.remove(TAGS)
+        killed = helper(comm)
+        steps = machine.applying(diff(look(machine), desired()), TAGS)
+        os.kill(killed, signal.SIGSTOP)
+        if os.fork() == 0:
+            time.sleep(0.3)
+            os.kill(killed, signal.SIGKILL)
+            os._exit(0)
+        with suppress(KernelError):
+            list(steps)
+        apply(machine, diff(look(machine), desired()), TAGS)
+        machine.sandboxes()
+        return [helper(comm) != killed, settle(machine)]
+
+    with bare_cluster() as cluster:
+        assert cluster.inside(work) == [True, 0]
+        ping(cluster)
+
+
 @pytest.mark.parametrize("number", [1, 3, 50])
 def test_whatever_was_made_ahead_nothing_of_it_is_left(number: int) -> None:
     def work(machine: Machine) -> list[int]:
-        def networks() -> int:
-            count = 0
-            for fd in os.listdir("/proc/self/fd"):
-                with suppress(FileNotFoundError):  # that of the listing itself
-                    count += os.readlink(f"/proc/self/fd/{fd}").startswith("net:")
-            return count
-
-        before = networks()
+        maker = helper(making.COMM)
+        home = 1
         machine.stock(number)
+        stocked = becomes(home + number, lambda: networks(maker)) - home
         apply(machine, diff(look(machine), desired()), TAGS)
         assert {n: s.tag for n, s in machine.sandboxes().items()} == {n: TAGS.get(n, "") for n in desired()}
         own = {os.readlink(f"/proc/{one.pid}/ns/net") for one in machine.sandboxes().values()}
-        return [len(own), networks() - before, settle(machine)]
+        machine.stock(0)
+        left = becomes(home, lambda: networks(maker)) - home
+        return [stocked, len(own), left, settle(machine)]
 
     with bare_cluster() as cluster:
-        assert cluster.inside(work) == [len(desired()), 0, 0]
+        assert cluster.inside(work) == [number, len(desired()), 0, 0]
         for name in desired():
             assert "UP" in cluster.run(name, "ip", "-brief", "link", "show", "lo").stdout, name
         ping(cluster)

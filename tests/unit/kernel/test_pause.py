@@ -99,7 +99,10 @@ def test_what_is_started_has_a_session_of_its_own_and_no_terminal(tmp_path: Path
     try:
         assert os.getsid(pid) == pid
         assert not {"0", "1", "2"} & set(os.listdir(f"/proc/{pid}/fd"))
-        assert pause.words(Path(f"/proc/{pid}/cmdline").read_bytes()) == ["nsk8s:pause", "web"]
+        words = Path(f"/proc/{pid}/cmdline")
+        while not (raw := words.read_bytes()):
+            os.sched_yield()  # in the middle of its execve(2)
+        assert pause.words(raw) == ["nsk8s:pause", "web"]
         assert Path(f"/proc/{pid}/environ").read_bytes() == b""
     finally:
         os.kill(pid, signal.SIGKILL)

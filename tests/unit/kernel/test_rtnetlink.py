@@ -46,7 +46,7 @@ def test_a_veth_pair_is_one_message_seen_from_its_inner_end() -> None:
     assert seen["header"]["sequence_number"] == 7
     assert (seen["index"], seen["flags"], seen["change"]) == (5, 1, 1)
     assert (seen["IFLA_IFNAME"], seen["IFLA_MTU"]) == ("vethx", 1500)
-    assert (seen["IFLA_ADDRESS"], seen["IFLA_MASTER"], seen["IFLA_NET_NS_FD"]) == (OUTER.mac, 3, 9)
+    assert (seen["IFLA_ADDRESS"], seen["IFLA_MASTER"], seen["IFLA_NET_NS_PID"]) == (OUTER.mac, 3, 9)
     info = seen["IFLA_LINKINFO"]
     peer = info["IFLA_INFO_DATA"]["VETH_INFO_PEER"]
     assert info["IFLA_INFO_KIND"] == "veth"
@@ -58,7 +58,7 @@ def test_a_veth_pair_is_one_message_seen_from_its_inner_end() -> None:
 
 def test_a_pair_within_one_namespace_names_no_other() -> None:
     seen = decode(rtnetlink.add_veth(0, VethPair(INNER, Link("x", "veth", 1500, up=False)), 2, 5))
-    assert "IFLA_NET_NS_FD" not in seen
+    assert "IFLA_NET_NS_PID" not in seen
     assert "IFLA_MASTER" not in seen
     assert "IFLA_ADDRESS" not in seen
     assert seen["flags"] == 0
