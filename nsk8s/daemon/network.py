@@ -18,7 +18,7 @@ from nsk8s.dataplane.fabric import HOST
 from nsk8s.errors import KernelError
 from nsk8s.kernel.conntrack import Frontends
 from nsk8s.kernel.machine import Machine, Sandbox
-from nsk8s.linux.state import diff, ours, spared
+from nsk8s.linux.state import diff, ours, reading
 from nsk8s.linux.values import Namespace, NamespaceState, Op, Restore, Transaction
 
 FIRST_GENERATION = 1
@@ -209,7 +209,7 @@ class Network:
             with_rules6=rules6,
             sysctls=keys,
             tables=tables,
-            without={n: spared(plan.states[n], last[n]) for n in names},
+            readings={n: reading(plan.states[n], last[n]) for n in names},
         )
         for name, state in seen.items():
             if name in kept:

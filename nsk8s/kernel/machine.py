@@ -24,14 +24,15 @@ from nsk8s.kernel.sandboxes import Sandbox, Sandboxes
 from nsk8s.kernel.wiring import Wirer
 from nsk8s.linux import iptables as rules
 from nsk8s.linux.nftables import Key
-from nsk8s.linux.state import Spared
+from nsk8s.linux.state import Reading
 from nsk8s.linux.text import commands
 from nsk8s.linux.values import Namespace, NamespaceState, Op, Sysctl
 from nsk8s.paths import ClusterPaths
 
 __all__ = ["KernelErrors", "Machine", "Sandbox"]
 
-_NOTHING: Mapping[str, Collection[Spared]] = MappingProxyType({})
+_EVERYTHING = Reading()
+_WHOLE: Mapping[str, Reading] = MappingProxyType({})
 _NO_KEYS: Mapping[str, Iterable[str]] = MappingProxyType({})
 _NO_TABLES: Mapping[str, Collection[Key]] = MappingProxyType({})
 
@@ -145,7 +146,7 @@ class Machine:
         with_rules6: Collection[str] = (),
         sysctls: Mapping[str, Iterable[str]] = _NO_KEYS,
         tables: Mapping[str, Collection[Key]] = _NO_TABLES,
-        without: Mapping[str, Collection[Spared]] = _NOTHING,
+        readings: Mapping[str, Reading] = _WHOLE,
     ) -> dict[str, NamespaceState]:
         """What the kernel holds in the given namespaces ("" is the host's own); those that are not there
         are left out.
@@ -153,7 +154,7 @@ class Machine:
         Rules are those of chains whose names begin with one of `own_chains`, and the jumps to them (those of
         ip6tables for `with_rules6` only); none are read for `without_rules`, neither there nor of nft's
         `tables`. Of sysctls and of those tables only the ones asked for, by namespace, are read; of
-        addresses, routes and neighbours all but what a namespace is to be read `without`.
+        routes and neighbours what `readings` has for a namespace, or else all.
         """
         found: dict[str, NamespaceState] = {}
         ruled = []
@@ -162,7 +163,7 @@ class Machine:
             try:
                 hostname = self._sandboxes.hostname(name)
                 with self._sandboxes.enter(name), Netlink() as netlink:
-                    state = observation.observe(netlink, name, hostname, without.get(name, ()))
+                    state = observation.observe(netlink, name, hostname, readings.get(name, _EVERYTHING))
                     if keys := sysctls.get(name):
                         state = replace(state, sysctls=frozenset(_sysctls(keys)))
                     if name not in without_rules:

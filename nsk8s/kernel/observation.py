@@ -10,12 +10,13 @@ import functools
 import operator
 import socket
 import struct
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import cast
 
 from nsk8s.kernel import rtnetlink as rt
-from nsk8s.kernel.netlink import Netlink, attr_u32, attributes
-from nsk8s.linux.state import Spared
+from nsk8s.kernel.netlink import Netlink, attr, attr_u32, attributes
+from nsk8s.linux.state import Reading
 from nsk8s.linux.values import Address, FdbEntry, Kind, Link, NamespaceState, Neighbour, Peer, Route, Vxlan
 
 _U32 = struct.Struct("=I")
@@ -59,10 +60,13 @@ def mac(index: int) -> str:
     return _mac(attributes(body, 16).get(rt.IFLA_ADDRESS, b""))
 
 
+_EVERYTHING = Reading()
+
+
 def observe(
-    netlink: Netlink, name: str, hostname: str = "", without: Collection[Spared] = ()
+    netlink: Netlink, name: str, hostname: str = "", reading: Reading = _EVERYTHING
 ) -> NamespaceState:
-    """The namespace that the socket belongs to, `without` some parts; rules and sysctls are read elsewhere.
+    """The namespace that the socket belongs to; rules and sysctls are read elsewhere.
 
     Links come in the order of their ifindex. Raises OSError if the kernel refuses a dump.
     """
@@ -79,9 +83,12 @@ def observe(
     links = tuple(link for one in sorted(found, key=lambda f: f[0]) if (link := _link(*one, names)))
     vxlans = {link.name for link in links if link.kind == "vxlan"}
     tables = [_ROUTES[socket.AF_INET]]
-    if "routes of IPv6" not in without:
+    if reading.routes6:
         tables.append(_ROUTES[socket.AF_INET6])
-    neighbours = () if "neighbours" in without else netlink.dump(rt.RTM_GETNEIGH, _NEIGHBOURS)
+    if reading.neighbours is None:
+        neighbours = netlink.dump(rt.RTM_GETNEIGH, _NEIGHBOURS)
+    else:
+        neighbours = _asked(netlink, reading.neighbours, {device: index for index, device in names.items()})
     return NamespaceState(
         name,
         hostname,
@@ -166,6 +173,16 @@ def _routes(dump: Iterable[bytes], names: dict[int, str]) -> Iterable[Route]:
             via = _ip(fields[rt.RTA_GATEWAY]) if rt.RTA_GATEWAY in fields else ""
             src = _ip(fields[rt.RTA_PREFSRC]) if rt.RTA_PREFSRC in fields else ""
             yield Route(dst, device, via, bool(flags & rt.RTNH_F_ONLINK), src)
+
+
+def _asked(netlink: Netlink, wanted: Iterable[Neighbour], indexes: dict[str, int]) -> Iterator[bytes]:
+    """Those of the wanted neighbours that there are."""
+    for one in wanted:
+        if one.dev in indexes:
+            family, raw = rt.packed(one.address)
+            asked = rt.ND.pack(family, indexes[one.dev], 0, 0, 0) + attr(rt.NDA_DST, raw)
+            with suppress(OSError):  # ENOENT: there is none
+                yield netlink.get(rt.RTM_GETNEIGH, asked)
 
 
 def _neighbours(dump: Iterable[bytes], names: dict[int, str]) -> Iterable[Neighbour]:

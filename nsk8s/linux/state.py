@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any, Literal, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from nsk8s.linux import iptables, nftables
 from nsk8s.linux.model import KEYS, Key, Machine, Model, apply
@@ -34,10 +34,17 @@ from nsk8s.linux.values import (
     VethPair,
 )
 
-__all__ = ["Machine", "Spared", "apply", "diff", "ours", "spared"]
+__all__ = ["Machine", "Reading", "apply", "diff", "ours", "reading"]
 
-Spared = Literal["neighbours", "routes of IPv6"]
-"""Parts of a namespace that take the kernel as long to tell where there are none."""
+
+class Reading(NamedTuple):
+    """What has to be read of a namespace where not everything matters: each part takes the kernel its time,
+    and a list of neighbours as long as one of the whole machine's. `neighbours` to ask for one by one, or
+    None for the list; `routes6`: those of IPv6 as well."""
+
+    neighbours: frozenset[Neighbour] | None = None
+    routes6: bool = True
+
 
 T = TypeVar("T", Address, Route, Neighbour, FdbEntry)
 
@@ -238,16 +245,12 @@ def ours(
     )
 
 
-def spared(desired: NamespaceState, previous: NamespaceState) -> frozenset[Spared]:
-    """What need not be read for `ours` to tell: it would keep nothing of that."""
+def reading(desired: NamespaceState, previous: NamespaceState) -> Reading:
+    """What has to be read for `ours` to tell: of the rest it would keep nothing."""
     if any(link.vxlan for link in desired.links):
-        return frozenset()
-    found: set[Spared] = set()
-    if not (desired.neighbours or previous.neighbours):
-        found.add("neighbours")
-    if all(route.family == 4 for state in (desired, previous) for route in state.routes):
-        found.add("routes of IPv6")
-    return frozenset(found)
+        return Reading()
+    routes6 = any(route.family == 6 for state in (desired, previous) for route in state.routes)
+    return Reading(desired.neighbours | previous.neighbours, routes6)
 
 
 def _our_links(

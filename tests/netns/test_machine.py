@@ -15,7 +15,7 @@ import pytest
 from nsk8s.errors import KernelError
 from nsk8s.kernel import making, wiring
 from nsk8s.kernel.machine import KernelErrors, Machine
-from nsk8s.linux.state import diff, ours
+from nsk8s.linux.state import diff, ours, reading
 from nsk8s.linux.values import (
     Address,
     Chain,
@@ -147,7 +147,11 @@ def look(machine: Machine) -> dict[str, NamespaceState]:
     want = desired()
     keys = {name: [one.key for one in state.sysctls] for name, state in want.items()}
     found = machine.observe(
-        [n for n in want if n in machine.sandboxes()], OWN, with_rules6={"w1", "w2"}, sysctls=keys
+        [n for n in want if n in machine.sandboxes()],
+        OWN,
+        with_rules6={"w1", "w2"},
+        sysctls=keys,
+        readings={name: reading(state, state) for name, state in want.items()},
     )
     return {name: ours(state, want[name], want[name]) for name, state in found.items()}
 
@@ -393,6 +397,18 @@ def becomes(number: int, look: Callable[[], int]) -> int:
     while (seen := look()) != number and time.monotonic() < end:
         os.sched_yield()
     return seen
+
+
+@pytest.mark.parametrize(
+    "meddle", ["del 10.8.1.1 dev eth0", "replace 10.8.1.1 dev eth0 lladdr 02:00:00:00:00:99 nud permanent"]
+)
+def test_a_neighbour_that_is_not_as_it_should_be_is_found(built: BareCluster, meddle: str) -> None:
+    """Asked for one by one: a list of them takes as long as one of the whole machine's."""
+    assert built.run("default.p1", "ip", "neigh", *meddle.split()).returncode == 0
+    assert built.inside(settle) > 0
+    assert built.inside(settle) == 0
+    seen = built.run("default.p1", "ip", "neigh", "show", "10.8.1.1").stdout
+    assert seen.split() == ["10.8.1.1", "dev", "eth0", "lladdr", mac(2, 1), "PERMANENT"]
 
 
 @pytest.mark.parametrize("comm", [making.COMM, wiring.COMM])

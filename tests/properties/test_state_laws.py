@@ -9,7 +9,7 @@ from functools import reduce
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nsk8s.linux.state import apply, diff, ours, spared
+from nsk8s.linux.state import Reading, apply, diff, ours, reading
 from nsk8s.linux.values import Link, NamespaceState, Neighbour, Op, Route, Value, Vxlan
 from tests.properties.machines import machines
 
@@ -105,21 +105,25 @@ def test_what_we_made_before_is_deleted(before: Machine, desired: Machine) -> No
 def test_what_need_not_be_read_would_not_be_ours(actual: Machine, desired: Machine, before: Machine) -> None:
     for name, state in desired.items():
         held, last = actual.get(name, NamespaceState(name)), before.get(name, state)
-        without = spared(state, last)
+        wanted = reading(state, last)
+        asked = {(one.dev, one.address) for one in wanted.neighbours or ()}
         read = replace(
             held,
-            neighbours=frozenset() if "neighbours" in without else held.neighbours,
-            routes=frozenset(r for r in held.routes if r.family == 4 or "routes of IPv6" not in without),
+            neighbours=held.neighbours
+            if wanted.neighbours is None
+            else frozenset(one for one in held.neighbours if (one.dev, one.address) in asked),
+            routes=frozenset(r for r in held.routes if r.family == 4 or wanted.routes6),
         )
         assert ours(read, state, last) == ours(held, state, last)
 
 
-def test_only_what_nobody_wants_is_spared() -> None:
+def test_only_what_somebody_wants_is_read() -> None:
     pod = NamespaceState("p", routes=frozenset({Route("default", "eth0", "10.244.1.1")}))
-    assert spared(pod, pod) == {"neighbours", "routes of IPv6"}
+    assert reading(pod, pod) == Reading(frozenset(), routes6=False)
     both = replace(pod, routes=pod.routes | {Route("default", "eth0", "fd00::1")})
-    assert spared(both, pod) == spared(pod, both) == {"neighbours"}
-    held = replace(pod, neighbours=frozenset({Neighbour("eth0", "10.244.1.1", "02:00:00:00:00:01")}))
-    assert spared(held, pod) == spared(pod, held) == {"routes of IPv6"}
+    assert reading(both, pod) == reading(pod, both) == Reading(frozenset(), routes6=True)
+    gateways = [Neighbour("eth0", f"10.244.1.{n}", "02:00:00:00:00:01") for n in (1, 2)]
+    one, other = (replace(pod, neighbours=frozenset({gateway})) for gateway in gateways)
+    assert reading(one, other) == Reading(frozenset(gateways), routes6=False)
     tunnel = Link("flannel.1", "vxlan", 1450, vxlan=Vxlan(1, 8472, "172.18.0.2", "eth0"))
-    assert spared(replace(pod, links=(tunnel,)), pod) == set()
+    assert reading(replace(pod, links=(tunnel,)), pod) == Reading()

@@ -14,7 +14,7 @@ from nsk8s.kernel.machine import Machine
 from nsk8s.kernel.sandboxes import Sandbox
 from nsk8s.linux import iptables, nftables
 from nsk8s.linux.nftables import Key, Set, Table
-from nsk8s.linux.state import Spared, apply
+from nsk8s.linux.state import Reading, apply
 from nsk8s.linux.values import Chain, NamespaceState, Op, Restore, Ruleset, Transaction
 
 
@@ -70,7 +70,7 @@ class ModelMachine:
         with_rules6: Collection[str] = (),
         sysctls: Mapping[str, Iterable[str]],
         tables: Mapping[str, Collection[Key]],
-        without: Mapping[str, Collection[Spared]],
+        readings: Mapping[str, Reading],
     ) -> dict[str, NamespaceState]:
         found = {name: self.states[name] for name in names}
         self.dumped += [name for name in found if name not in without_rules]
