@@ -26,6 +26,7 @@ from nsk8s.kernel.netlink import Netlink
 COMM = "nsk8s:making"
 """What /proc/PID/comm calls the process."""
 
+_MAKERS = 2  # more take turns at the kernel's locks
 _ANSWER = struct.Struct("=ii")  # the pid of a pause process, or 0 and the errno of what went wrong
 _LONGEST = 4096  # bytes of a request
 
@@ -50,6 +51,7 @@ class Maker:
         self._unsent: deque[Wanted] = deque()
         self._unanswered: deque[str] = deque()
         self._answers: dict[str, tuple[int, int]] = {}
+        self._asked: set[str] = set()
 
     def stock(self, number: int) -> None:
         """So many sandboxes will be wanted: make their network namespaces while nothing else is to be done.
@@ -63,17 +65,20 @@ class Maker:
     def begin(self, wanted: Sequence[Wanted]) -> None:
         """Begin to make them; wait for each with `made`."""
         self._unsent.extend(wanted)
+        self._asked.update(one.name for one in wanted)
         with suppress(OSError):  # whoever waits for one asks again, and hears of it
             self._hand_over()
 
     def made(self, wanted: Wanted) -> int:
         """Wait for a sandbox, begun now if it was not: the pid of its pause process. Raises OSError."""
         name = wanted.name
-        if not (name in self._answers or name in self._unanswered or wanted in self._unsent):
+        if name not in self._asked:
             self._unsent.append(wanted)
+            self._asked.add(name)
         while name not in self._answers:
             self._hand_over()
             self._hear()
+        self._asked.discard(name)
         pid, failure = self._answers.pop(name)
         if failure:
             raise OSError(failure, f"making namespaces: {os.strerror(failure)}")
@@ -86,6 +91,7 @@ class Maker:
             while self._unanswered:
                 self._hear()
         self._answers.clear()
+        self._asked.clear()
 
     def close(self) -> None:
         """End the process; no sandbox ends."""
@@ -111,6 +117,43 @@ class Maker:
         """Whoever wants what was to be made asks again."""
         self._unsent.clear()
         self._unanswered.clear()
+        self._asked = set(self._answers)
+
+
+class Makers:
+    """Makers that share the work: while one waits for a new process to become the pause program, another one
+    goes on. For one thread; only `stock` may be called in another."""
+
+    def __init__(self, forks: ForkServer, program: str, argv: Sequence[str]) -> None:
+        self._makers = [Maker(forks, program, argv) for _ in range(_MAKERS)]
+        self._whose: dict[str, Maker] = {}
+
+    def stock(self, number: int) -> None:
+        """As `Maker.stock`."""
+        for index, maker in enumerate(self._makers):
+            maker.stock((number + index) // _MAKERS)
+
+    def begin(self, wanted: Sequence[Wanted]) -> None:
+        """As `Maker.begin`."""
+        for index, maker in enumerate(self._makers):
+            share = wanted[index::_MAKERS]
+            self._whose.update((one.name, maker) for one in share)
+            maker.begin(share)
+
+    def made(self, wanted: Wanted) -> int:
+        """As `Maker.made`."""
+        return self._whose.pop(wanted.name, self._makers[0]).made(wanted)
+
+    def settle(self) -> None:
+        """As `Maker.settle`."""
+        self._whose.clear()
+        for maker in self._makers:
+            maker.settle()
+
+    def close(self) -> None:
+        """As `Maker.close`."""
+        for maker in self._makers:
+            maker.close()
 
 
 class _Making:

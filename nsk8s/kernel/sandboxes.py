@@ -22,7 +22,7 @@ from nsk8s.errors import HostError, Timeout
 from nsk8s.kernel import namespaces, pause
 from nsk8s.kernel.forked import ForkServer
 from nsk8s.kernel.holder import Holder
-from nsk8s.kernel.making import Maker, Wanted
+from nsk8s.kernel.making import Makers, Wanted
 from nsk8s.kernel.namespaces import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWPID, CLONE_NEWUTS, Home
 from nsk8s.paths import NETNS_DIR, ClusterPaths
 
@@ -63,7 +63,7 @@ class Sandboxes:
         self._found: dict[str, Sandbox] = {}
         self._unnamed: list[Sandbox] = []
         self._naming: list[Future[None]] = []
-        self._maker = Maker(forks, self._pause, self._argv)
+        self._makers = Makers(forks, self._pause, self._argv)
         self._clerk = ThreadPoolExecutor(1, thread_name_prefix="netns-names")
         self._clerk.submit(int).result()  # its thread is made now, while we stand at home
         NETNS_DIR.mkdir(parents=True, exist_ok=True)
@@ -134,20 +134,20 @@ class Sandboxes:
 
     def stock(self, number: int) -> None:
         """So many sandboxes will soon be wanted: make what they will need in any case."""
-        self._maker.stock(number)
+        self._makers.stock(number)
 
     def begin(self, wanted: Sequence[Wanted]) -> None:
         """Begin to make sandboxes; wait for each with `made`, in this order."""
-        self._maker.begin(wanted)
+        self._makers.begin(wanted)
 
     def made(self, wanted: Wanted) -> Sandbox:
         """Wait for a sandbox, begun now if it was not, and name it on the host. Raises OSError if it could
         not be made."""
-        return self._held(Sandbox(wanted.name, wanted.tag, self._maker.made(wanted)))
+        return self._held(Sandbox(wanted.name, wanted.tag, self._makers.made(wanted)))
 
     def settle(self) -> None:
         """Wait for what has been begun and nobody has waited for: `find` will find it."""
-        self._maker.settle()
+        self._makers.settle()
 
     def _held(self, sandbox: Sandbox) -> Sandbox:
         self._found[sandbox.namespace] = sandbox
@@ -219,7 +219,7 @@ class Sandboxes:
 
     def close(self) -> None:
         """Let go of the way home; no sandbox ends."""
-        self._maker.close()
+        self._makers.close()
         self._clerk.shutdown()
         self.home.close()
 
