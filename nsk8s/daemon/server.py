@@ -360,6 +360,7 @@ class Daemon:
             self.runtime.warm_dns()
         self._dispatch(self.loop.adopt(found.sandboxes, found.containers, time.time()))
         self._touch()
+        self._turn()
 
     # --- what only nsk8s serves ---------------------------------------------------------------------
 
@@ -431,9 +432,8 @@ class Daemon:
             self.adopt(found)
             verdict = "created" if old is None else "configured"
             applied.insert(0, Applied(BY_NAME[CLUSTERS], key_of(CLUSTERS, stored), verdict))
-            if old is None:
-                await asyncio.sleep(0)  # the nodes are made while it is decided what runs on them
-        self._turn()
+        else:
+            self._turn()
         return applied
 
     def _previous(self) -> list[Key]:
@@ -520,7 +520,6 @@ async def serve(paths: ClusterPaths, told: int, forks: ForkServer) -> None:
         daemon.trust(daemon.keys.authority().certificate.decode())
         await daemon.access.open_host(daemon.loop.topology)
         daemon.adopt(await daemon.look())
-        await daemon.turn()
     else:
         daemon.runtime.warm()
         daemon.spawn("keys", daemon.make_keys())

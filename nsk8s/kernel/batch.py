@@ -129,16 +129,16 @@ class Batch:
         self._sandboxes.begin(new)
         last = {wanted.name: groups.pop(wanted.name) for wanted in new if wanted.tag}
         self.failed += self._attempt(gone, groups)
+        portions = _portions(last)
+        begun = self._begin(next(portions, {}))
         self._rules({name: group for name, group in rules.items() if name not in last})
-        begun: _Portion | None = None
-        for portion in chain(_portions(last), [None]):
-            following = self._begin(portion) if portion else None
-            if begun:
-                failed = self._finish(begun)
-                self.failed += failed
-                self._rules({name: rules[name] for name in begun.groups if name in rules})
-                unmade = {one.op.namespace for one in failed}
-                yield [name for name in begun.groups if name not in unmade]
+        while begun.groups:
+            following = self._begin(next(portions, {}))
+            failed = self._finish(begun)
+            self.failed += failed
+            self._rules({name: rules[name] for name in begun.groups if name in rules})
+            unmade = {one.op.namespace for one in failed}
+            yield [name for name in begun.groups if name not in unmade]
             begun = following
 
     def _new(self, ops: Sequence[Op]) -> Wanted | None:

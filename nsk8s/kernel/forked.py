@@ -69,7 +69,7 @@ class Killed(OSError):
 
 
 class Forked:
-    """Such a process, from the point of view of the one that asks. For one thread, but for `offer`."""
+    """Such a process, from the point of view of the one that asks. For one thread, but for `tell`."""
 
     def __init__(
         self, forks: ForkServer, comm: str, run: Callable[..., None], arguments: tuple[Any, ...] = ()
@@ -91,6 +91,11 @@ class Forked:
         except BlockingIOError:
             return False
         return True
+
+    def tell(self, request: bytes) -> None:
+        """Hand over what nobody waits for, if there is room for it and the process is there."""
+        with suppress(OSError):
+            self._socket.send(request, socket.MSG_DONTWAIT)
 
     def answer(self) -> bytes:
         """Wait for the next answer. Raises `Killed`."""

@@ -27,6 +27,7 @@ COMM = "nsk8s:making"
 """What /proc/PID/comm calls the process."""
 
 _MAKERS = 2  # more take turns at the kernel's locks
+_ASIDE = 10  # nice value of a process that works ahead beside those that somebody waits for
 _ANSWER = struct.Struct("=ii")  # the pid of a pause process, or 0 and the errno of what went wrong
 _LONGEST = 4096  # bytes of a request
 
@@ -59,8 +60,7 @@ class Maker:
         have. With 0, let go of those that nobody wanted after all."""
         if number or self._stocked:
             self._stocked = number > 0
-            with suppress(OSError):  # without a stock it only takes longer
-                self._process.offer(str(number).encode())
+            self._process.tell(str(number).encode())  # lost, it only takes longer
 
     def begin(self, wanted: Sequence[Wanted]) -> None:
         """Begin to make them; wait for each with `made`."""
@@ -183,6 +183,8 @@ class _Making:
             if len(words) == 1:
                 self._expect(int(words[0]))
                 continue
+            if os.getpriority(os.PRIO_PROCESS, 0):
+                os.setpriority(os.PRIO_PROCESS, 0, 0)
             try:
                 answer = _ANSWER.pack(self._make(Wanted(*words)), 0)
             except OSError as error:
@@ -190,6 +192,8 @@ class _Making:
             self._requests.send(answer)
 
     def _expect(self, number: int) -> None:
+        if number:
+            os.setpriority(os.PRIO_PROCESS, 0, _ASIDE)
         self._most = min(number, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
         while len(self._stock) > self._most:
             os.close(self._stock.pop())
