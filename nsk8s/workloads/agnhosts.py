@@ -52,7 +52,7 @@ def verb(container: Container) -> Verb | None:
             return None
         words = (*container.command[1:], *words)
     name, rest = (words[0], words[1:]) if words else ("pause", ())
-    if any("$(" in word for word in rest):
+    if any("$(" in word or word in ("-h", "--help") for word in rest):
         return Verb(words)
     if name == "pause":
         return Verb(words, "pause")

@@ -143,6 +143,15 @@ def test_what_a_container_finds_of_its_resolver_and_hosts(pods: Pods) -> None:
     assert "# Kubernetes-managed hosts file." in pods.run("idle", "/agnhost", "etc-hosts")
 
 
+def test_agnhost_says_how_it_is_called(pods: Pods) -> None:
+    for word in ("-h", "help", "--help"):
+        said = pods.run("idle", "/agnhost", word)
+        assert said.startswith("Usage:\n  app [command]\n")
+        assert "serve-hostname" in said.splitlines()
+    for verb in ("netexec", "pause", "serve-hostname"):  # which would serve for ever
+        assert pods.run("idle", "/agnhost", verb, "--help").startswith(f"Usage:\n  app {verb} [flags]\n")
+
+
 def test_a_server_can_be_told_to_end(pods: Pods) -> None:
     pods.fetch("w1", f"http://{pods.ip('by-command')}/exit?code=7&timeout=1s")
     again = pods.until("by-command", lambda p: status_of(p, "c").get("restartCount") == 1, "restarted")

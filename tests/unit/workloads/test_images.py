@@ -153,6 +153,7 @@ def test_simple_verbs_of_agnhost_are_stand_ins(fields: dict[str, Any], behaviour
         ({"args": ["netexec", "--http-port=1"]}, ("/agnhost", "netexec", "--http-port=1")),
         ({"args": ["serve-hostname", "--tcp"]}, ("/agnhost", "serve-hostname", "--tcp")),
         ({"args": ["serve-hostname", "--port=$(PORT)"]}, ("/agnhost", "serve-hostname", "--port=$(PORT)")),
+        ({"args": ["serve-hostname", "--help"]}, ("/agnhost", "serve-hostname", "--help")),
         ({"command": ["sh", "-c", "/agnhost pause"]}, ("sh", "-c", "/agnhost pause")),
     ],
 )
