@@ -1,6 +1,6 @@
 """One call of `Machine.applying`: operations grouped by namespace, each group in one send.
 
-New namespaces are made ahead by a process of its own, and those of pods are wired by another. What the
+New namespaces are made ahead by processes of their own, and those of pods are wired by another one. What the
 kernel refuses is tried once more at the end, for two reasons it may have had are gone then: an interface that
 another group made later, and a leftover end of a veth pair whose namespace the kernel had not finished taking
 down.
@@ -94,7 +94,7 @@ class _Devices:
 
 
 class Batch:
-    """The state of one call: open namespaces and known interfaces. Use once, then `close`."""
+    """The state of one call: what interfaces there are, and what is under way. Use once, then `close`."""
 
     def __init__(self, sandboxes: Sandboxes, wirer: Wirer, tags: Mapping[str, str]) -> None:
         self._sandboxes = sandboxes

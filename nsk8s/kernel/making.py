@@ -1,8 +1,8 @@
 """Sandboxes made ahead of whoever wires them.
 
 Half the time that a new pod takes in the kernel is its namespaces and its pause process, the other half its
-interfaces. A process of its own makes the former, so that both halves run side by side; and the network
-namespaces, which take longest and are all alike, it makes while others still decide what the pods are.
+interfaces. Processes of their own make the former, so that both halves run side by side; and the network
+namespaces, which take longest and are all alike, they make while others still decide what the pods are.
 """
 
 from __future__ import annotations

@@ -58,16 +58,18 @@ class Wirer:
 
     def refused(self) -> dict[int, Refusal]:
         """Wait for the next: what the kernel refused, by the number of the operation. Raises OSError where
-        nobody knows."""
+        the namespace is not there, or nobody knows."""
         if self._lost:
             self._lost -= 1
             raise OSError(errno.EPIPE, f"the process {COMM} was killed")
         self._unanswered -= 1
         try:
-            found: dict[int, Refusal] = pickle.loads(self._process.answer())
+            found: dict[int, Refusal] | OSError = pickle.loads(self._process.answer())
         except Killed:
             self._lose()
             raise
+        if isinstance(found, OSError):
+            raise found
         return found
 
     def _lose(self) -> None:
@@ -106,15 +108,16 @@ def _serve(requests: socket.socket) -> None:
     poll.register(requests, select.POLLIN)
     while size := requests.recv_into(buffer):
         wiring = Wiring(*pickle.loads(memoryview(buffer)[:size]))
+        answer: dict[int, Refusal] | OSError
         try:
             namespace = os.open(f"/proc/{wiring.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
             try:
                 namespaces.setns(namespace, CLONE_NEWNET)
             finally:
                 os.close(namespace)
-            refused = carry_out(wiring.settings, wiring.messages)
+            answer = carry_out(wiring.settings, wiring.messages)
         except OSError as error:
-            refused = {0: Refusal(error.errno or errno.EIO, error.strerror or "")}
-        requests.send(pickle.dumps(refused, pickle.HIGHEST_PROTOCOL))
+            answer = error
+        requests.send(pickle.dumps(answer, pickle.HIGHEST_PROTOCOL))
         if not poll.poll(0):
             home.back()  # hold on to no namespace

@@ -14,6 +14,7 @@ import pytest
 
 from nsk8s.errors import KernelError
 from nsk8s.kernel import making, wiring
+from nsk8s.kernel.forked import ForkServer
 from nsk8s.kernel.machine import KernelErrors, Machine
 from nsk8s.linux.state import diff, ours, reading
 from nsk8s.linux.values import (
@@ -441,6 +442,29 @@ def test_a_helper_that_somebody_kills_is_replaced(comm: str) -> None:
     with bare_cluster() as cluster:
         assert cluster.inside(work) == [True, 0]
         ping(cluster)
+
+
+def test_a_namespace_that_has_gone_cannot_be_wired() -> None:
+    def work(machine: Machine) -> int:
+        apply(machine, diff({}, {"w1": NamespaceState("w1")}))
+        gone = machine.pid("w1")
+        machine.remove(["w1"])
+        forks = ForkServer()
+        wirer = wiring.Wirer(forks)
+        for _ in range(2):  # the first takes nothing from the second
+            wirer.begin(wiring.Wiring(gone, [], []))
+        refused = 0
+        for _ in range(2):
+            with suppress(FileNotFoundError):
+                wirer.refused()
+                continue
+            refused += 1
+        wirer.close()
+        forks.close()
+        return refused
+
+    with bare_cluster() as cluster:
+        assert cluster.inside(work) == 2
 
 
 @pytest.mark.parametrize("number", [1, 3, 50])
