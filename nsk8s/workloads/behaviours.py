@@ -9,6 +9,7 @@ small only if it is small to begin with.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from html import escape
 
@@ -150,7 +151,7 @@ def _nginx_error(status: int) -> Response:
 def _nginx(site: Site, request: Request) -> Response:
     if request.method not in ("GET", "HEAD"):
         return _nginx_error(405)
-    if request.path not in ("/", "/index.html"):
+    if re.sub("/+", "/", request.path) not in ("/", "/index.html"):  # merge_slashes is on
         return _nginx_error(404)
     page = _page(site, "Welcome to nginx!", "This page is nsk8s's stand-in for the nginx web server.")
     return Response(200, (("Server", NGINX), ("Content-Type", "text/html")), page)

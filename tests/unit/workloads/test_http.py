@@ -91,6 +91,7 @@ def test_nginx_names_the_pod() -> None:
     assert len(talk.log) == 1
     assert '"GET / HTTP/1.1" 200' in talk.log[0]
     assert talk.log[0].endswith('"-" "test/1"\n')
+    assert talk.ask("//")[0] == talk.ask("//index.html")[0] == 200
     assert talk.ask("/missing")[0] == 404
     assert talk.ask("/", "POST", "Content-Length: 0\r\n")[0] == 405
 
