@@ -116,7 +116,7 @@ class Batch:
     def run(self, ops: Sequence[Op]) -> Iterator[list[str]]:
         """Carry out all it can; what was refused is in `failed` and `errors` afterwards.
 
-        New namespaces with a tag come last: when they can be used, the rules of all others are in force.
+        New namespaces with a tag come last: before they are wired, the rules of all others are in force.
         Yields their names as soon as they can, a portion at a time, and stands at home meanwhile.
         """
         self._sandboxes.remove(op.namespace for op in ops if _is(op, "delete", Namespace))
@@ -129,9 +129,9 @@ class Batch:
         self._sandboxes.begin(new)
         last = {wanted.name: groups.pop(wanted.name) for wanted in new if wanted.tag}
         self.failed += self._attempt(gone, groups)
+        self._rules({name: group for name, group in rules.items() if name not in last})
         portions = _portions(last)
         begun = self._begin(next(portions, {}))
-        self._rules({name: group for name, group in rules.items() if name not in last})
         while begun.groups:
             following = self._begin(next(portions, {}))
             failed = self._finish(begun)

@@ -24,14 +24,13 @@ from nsk8s.kernel.sandboxes import Sandbox, Sandboxes
 from nsk8s.kernel.wiring import Wirer
 from nsk8s.linux import iptables as rules
 from nsk8s.linux.nftables import Key
-from nsk8s.linux.state import Reading
+from nsk8s.linux.state import EVERYTHING, Reading
 from nsk8s.linux.text import commands
 from nsk8s.linux.values import Namespace, NamespaceState, Op, Sysctl
 from nsk8s.paths import ClusterPaths
 
 __all__ = ["KernelErrors", "Machine", "Sandbox"]
 
-_EVERYTHING = Reading()
 _WHOLE: Mapping[str, Reading] = MappingProxyType({})
 _NO_KEYS: Mapping[str, Iterable[str]] = MappingProxyType({})
 _NO_TABLES: Mapping[str, Collection[Key]] = MappingProxyType({})
@@ -163,7 +162,7 @@ class Machine:
             try:
                 hostname = self._sandboxes.hostname(name)
                 with self._sandboxes.enter(name), Netlink() as netlink:
-                    state = observation.observe(netlink, name, hostname, readings.get(name, _EVERYTHING))
+                    state = observation.observe(netlink, name, hostname, readings.get(name, EVERYTHING))
                     if keys := sysctls.get(name):
                         state = replace(state, sysctls=frozenset(_sysctls(keys)))
                     if name not in without_rules:

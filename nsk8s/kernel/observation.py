@@ -16,7 +16,7 @@ from typing import cast
 
 from nsk8s.kernel import rtnetlink as rt
 from nsk8s.kernel.netlink import Netlink, attr, attr_u32, attributes
-from nsk8s.linux.state import Reading
+from nsk8s.linux.state import EVERYTHING, Reading
 from nsk8s.linux.values import Address, FdbEntry, Kind, Link, NamespaceState, Neighbour, Peer, Route, Vxlan
 
 _U32 = struct.Struct("=I")
@@ -60,12 +60,7 @@ def mac(index: int) -> str:
     return _mac(attributes(body, 16).get(rt.IFLA_ADDRESS, b""))
 
 
-_EVERYTHING = Reading()
-
-
-def observe(
-    netlink: Netlink, name: str, hostname: str = "", reading: Reading = _EVERYTHING
-) -> NamespaceState:
+def observe(netlink: Netlink, name: str, hostname: str = "", reading: Reading = EVERYTHING) -> NamespaceState:
     """The namespace that the socket belongs to; rules and sysctls are read elsewhere.
 
     Links come in the order of their ifindex. Raises OSError if the kernel refuses a dump.

@@ -34,7 +34,7 @@ from nsk8s.linux.values import (
     VethPair,
 )
 
-__all__ = ["Machine", "Reading", "apply", "diff", "ours", "reading"]
+__all__ = ["EVERYTHING", "Machine", "Reading", "apply", "diff", "ours", "reading"]
 
 
 class Reading(NamedTuple):
@@ -45,6 +45,9 @@ class Reading(NamedTuple):
     neighbours: frozenset[Neighbour] | None = None
     routes6: bool = True
 
+
+EVERYTHING = Reading()
+"""All there is."""
 
 T = TypeVar("T", Address, Route, Neighbour, FdbEntry)
 
@@ -248,7 +251,7 @@ def ours(
 def reading(desired: NamespaceState, previous: NamespaceState) -> Reading:
     """What has to be read for `ours` to tell: of the rest it would keep nothing."""
     if any(link.vxlan for link in desired.links):
-        return Reading()
+        return EVERYTHING
     routes6 = any(route.family == 6 for state in (desired, previous) for route in state.routes)
     return Reading(desired.neighbours | previous.neighbours, routes6)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -442,6 +443,25 @@ def test_a_helper_that_somebody_kills_is_replaced(comm: str) -> None:
     with bare_cluster() as cluster:
         assert cluster.inside(work) == [True, 0]
         ping(cluster)
+
+
+def test_rules_are_in_force_before_a_new_pod_is_wired(tmp_path: Path) -> None:
+    """What is to protect it does so from its first packet on, those included that only its kernel answers."""
+    seen = tmp_path / "links"
+    program = tmp_path / "iptables-restore"
+    program.write_text(f'#!/bin/sh\nip -o link >>{seen}\nexec {shutil.which("iptables-restore")} "$@"\n')
+    program.chmod(0o755)
+
+    def work(machine: Machine) -> None:
+        os.environ["PATH"] = f"{tmp_path}:{os.environ['PATH']}"
+        apply(machine, diff(look(machine), desired()), TAGS)
+
+    with bare_cluster() as cluster:
+        cluster.inside(work)
+        ends = {link.peer.name for name in TAGS for link in desired()[name].links if link.peer}
+        assert ends, "pods have outer ends on their nodes"
+        assert "cni0" in seen.read_text()
+        assert not [end for end in ends if end in seen.read_text()]
 
 
 def test_a_namespace_that_has_gone_cannot_be_wired() -> None:
