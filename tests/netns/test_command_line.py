@@ -108,8 +108,8 @@ def test_exec_on_a_terminal(lab: Lab) -> None:
         screen.press("stty size\r")
         screen.until("33 99")
         screen.until("# ")
-        screen.resize(40, 120)
-        screen.press("stty size\r")
+        screen.resize(40, 120)  # told in a channel of its own, which what is typed may overtake
+        screen.press("while stty size | grep -q '^33 99'; do :; done; stty size\r")
         screen.until("40 120")
         screen.until("# ")
         screen.press("sh -c 'echo wai''ting; read line'\r")
