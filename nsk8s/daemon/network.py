@@ -8,7 +8,7 @@ has changed its rule set (the nf_tables generation tells), the namespace is obse
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import NamedTuple, TypeVar, cast
@@ -47,6 +47,14 @@ class Plan(NamedTuple):
     own: Own = EVERYTHING
 
 
+class Compared(NamedTuple):
+    """What a look has found: the UIDs of pods that have `died`, and how many operations the repair took; 0
+    means that nothing had been touched."""
+
+    died: Sequence[str]
+    operations: int
+
+
 class Network:
     """The cluster's namespaces, held at a plan. All kernel work happens in one thread, in order."""
 
@@ -72,15 +80,12 @@ class Network:
         finally:
             await self.in_kernel(steps.close)
 
-    async def compare(self, plan: Plan, names: Iterable[str]) -> int:
-        """Reach `plan`, then look at what the kernel really holds in `names` and repair what differs.
-        Returns how many operations the repair took; 0 means that nothing had been touched."""
+    async def compare(self, plan: Plan, names: Iterable[str]) -> Compared:
+        """Reach `plan`, then look at what the kernel really holds in `names` and repair what differs. If
+        sandboxes of pods have ended though the plan has them they are forgotten, and that is all: there is
+        another plan then."""
         wanted = [name for name in names if name in plan.states]
         return await self.in_kernel(lambda: self._look(plan, wanted))
-
-    async def died(self, plan: Plan) -> list[str]:
-        """UIDs of pods whose sandbox was there and has ended though the plan has it; they are forgotten."""
-        return await self.in_kernel(lambda: self._died(plan))
 
     async def forget_udp(self, frontends: Frontends) -> None:
         """On every node, forget the UDP flows to backends that serve no more."""
@@ -91,10 +96,9 @@ class Network:
 
     def _reach(self, plan: Plan) -> Steps[None]:
         plan = self._with_host(plan)
-        changed = {n for n, state in plan.states.items() if self._applied.get(n) is not state}
-        gone = [n for n in self._applied if n not in plan.states]
+        changed, gone = self._pending(plan)
         if self._unsure:
-            yield from self._compare(plan, [])
+            yield from self._compare(plan, [], self.machine.sandboxes())
         elif changed or gone:
             names = changed | _outer(changed, plan.states)
             before = {n: self._applied[n] for n in [*names, *gone] if n in self._applied}
@@ -103,7 +107,7 @@ class Network:
                 yield from self.machine.applying(ops, plan.tags)
             except KernelError:
                 # Memory and kernel disagree: look, and do what is really missing. Again refused is real.
-                yield from self._compare(plan, list(names))
+                yield from self._compare(plan, list(names), self.machine.sandboxes())
             else:
                 self._wrote(ops)
                 self._remember(plan.states, names)
@@ -111,10 +115,19 @@ class Network:
             self._applied.pop(name, None)
         self._share(plan)
 
-    def _look(self, plan: Plan, names: list[str]) -> int:
-        if not self._unsure:
+    def _pending(self, plan: Plan) -> tuple[set[str], list[str]]:
+        """Namespaces that are not as the plan has them, and those it does not have."""
+        changed = {n for n, state in plan.states.items() if self._applied.get(n) is not state}
+        return changed, [n for n in self._applied if n not in plan.states]
+
+    def _look(self, plan: Plan, names: list[str]) -> Compared:
+        existing = self.machine.sandboxes()
+        if died := self._died(plan, existing):
+            return Compared(died, 0)
+        if not self._unsure and (any(self._pending(plan)) or self._shared != plan.shares):
             _finish(self._reach(plan))  # what nobody has done yet is no damage
-        return _finish(self._compare(plan, names))
+            existing = self.machine.sandboxes()
+        return Compared((), _finish(self._compare(plan, names, existing)))
 
     def _with_host(self, plan: Plan) -> Plan:
         """The host's own namespace does not go when nothing is wanted in it any more: what is ours does."""
@@ -122,8 +135,7 @@ class Network:
             return plan
         return plan._replace(states={**plan.states, HOST: NamespaceState(HOST)})
 
-    def _died(self, plan: Plan) -> list[str]:
-        existing = self.machine.sandboxes()
+    def _died(self, plan: Plan, existing: Mapping[str, Sandbox]) -> list[str]:
         found = []
         for name, tag in plan.tags.items():
             if name in self._applied and (name not in existing or existing[name].tag != tag):
@@ -150,12 +162,11 @@ class Network:
                 self.machine.add_shared(name, share.node, share.tag)
         self._shared = dict(plan.shares)
 
-    def _compare(self, plan: Plan, names: list[str]) -> Steps[int]:
+    def _compare(self, plan: Plan, names: list[str], existing: Mapping[str, Sandbox]) -> Steps[int]:
         plan = self._with_host(plan)
         sure = not self._unsure
         if not sure:
             names = list(plan.states)
-        existing = self.machine.sandboxes()
         tags = {**plan.tags, **{name: share.tag for name, share in plan.shares.items()}}
         wanted = plan.states.keys() | plan.shares.keys()
         stray = [n for n, one in existing.items() if n not in wanted or one.tag != tags.get(n, "")]

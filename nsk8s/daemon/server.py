@@ -14,7 +14,7 @@ import os
 import random
 import time
 import uuid
-from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Set
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterable, Mapping, Set
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -329,17 +329,20 @@ class Daemon:
             await self._open()
             await self._proxies()
 
-    async def compare(self, names: Iterable[str] | None = None) -> int:
+    async def compare(self, names: Collection[str] | None = None) -> int:
         """Repair what the kernel no longer holds of the plan, in some namespaces or in all; returns how many
         operations it took."""
         async with self._kernel:  # a plan that is older than the kernel's state would undo what is new
-            died = await self.network.died(self.plan())
-            for pod in died:
-                self.post(SandboxDied(pod))
-            if died:
+            operations = 0
+            while True:
+                plan = self.plan()
+                found = await self.network.compare(plan, plan.states if names is None else names)
+                operations += len(found.died) + found.operations
+                if not found.died:
+                    return operations
+                for pod in found.died:
+                    self.post(SandboxDied(pod))
                 self._turn()
-            plan = self.plan()
-            return len(died) + await self.network.compare(plan, plan.states if names is None else names)
 
     async def look(self) -> Found:
         """What runs already."""

@@ -10,23 +10,23 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from types import MappingProxyType
 
 from nsk8s.errors import HostError, KernelError
-from nsk8s.kernel import conntrack, iptables, nftables, observation, sysctl
+from nsk8s.kernel import conntrack, iptables, nftables
 from nsk8s.kernel.batch import Batch, Failed
 from nsk8s.kernel.forked import ForkServer
 from nsk8s.kernel.holder import Holder
-from nsk8s.kernel.netlink import Netlink
+from nsk8s.kernel.looking import Looker, Refused, Subject
 from nsk8s.kernel.sandboxes import Sandbox, Sandboxes
 from nsk8s.kernel.wiring import Wirer
 from nsk8s.linux import iptables as rules
 from nsk8s.linux.nftables import Key
 from nsk8s.linux.state import EVERYTHING, Reading
 from nsk8s.linux.text import commands
-from nsk8s.linux.values import Namespace, NamespaceState, Op, Sysctl
+from nsk8s.linux.values import Namespace, NamespaceState, Op
 from nsk8s.paths import ClusterPaths
 
 __all__ = ["KernelErrors", "Machine", "Sandbox"]
@@ -67,6 +67,7 @@ class Machine:
         try:
             self._wirer = Wirer(self._forks)
             self._sandboxes = Sandboxes(paths, holder, self._forks)
+            self._looker = Looker(self._forks, self._sandboxes.home)
         except OSError as error:
             raise HostError(f"cannot use this host's namespaces: {error}", hint="run this as root") from error
 
@@ -158,23 +159,30 @@ class Machine:
         found: dict[str, NamespaceState] = {}
         ruled = []
         tabled: dict[str, Collection[Key]] = {}
-        for name in names:
-            try:
-                hostname = self._sandboxes.hostname(name)
-                with self._sandboxes.enter(name), Netlink() as netlink:
-                    state = observation.observe(netlink, name, hostname, readings.get(name, EVERYTHING))
-                    if keys := sysctls.get(name):
-                        state = replace(state, sysctls=frozenset(_sysctls(keys)))
-                    if name not in without_rules:
-                        if not iptables.untouched():
-                            ruled.append(name)
-                        if tables.get(name) and not nftables.untouched():
-                            tabled[name] = tables[name]
-            except FileNotFoundError:
+        subjects = [
+            Subject(
+                name,
+                self._sandboxes.pid(name) if name else 0,
+                readings.get(name, EVERYTHING),
+                tuple(sysctls.get(name, ())),
+                rules=name not in without_rules,
+                tables=name not in without_rules and bool(tables.get(name)),
+            )
+            for name in names
+            if not name or name in self._sandboxes
+        ]
+        for seen in self._looker.look(subjects):
+            if isinstance(seen, Refused):
+                error = OSError(seen.errno, seen.reason)
+                raise _refused(error, "ip link; ip address; ip route; ip neigh; bridge fdb", seen.name)
+            if seen is None:
                 continue
-            except OSError as error:
-                raise _refused(error, "ip link; ip address; ip route; ip neigh; bridge fdb", name) from error
-            found[name] = state
+            name = seen.state.name
+            found[name] = seen.state
+            if seen.rules:
+                ruled.append(name)
+            if seen.tables:
+                tabled[name] = tables[name]
         enter = self._sandboxes.enter
         for name, text in iptables.save(ruled, enter).items():
             found[name] = replace(found[name], rules=rules.parse(text, own_chains))
@@ -206,6 +214,7 @@ class Machine:
         """Let go of what keeps the way home open; nothing else ends."""
         self._sandboxes.close()
         self._wirer.close()
+        self._looker.close()
         self._forks.close()
 
     def _error(self, failed: Failed) -> KernelError:
@@ -224,9 +233,3 @@ def _causes(failed: Sequence[Failed]) -> list[Failed]:
 def _refused(error: OSError, command: str, namespace: str) -> KernelError:
     number = error.errno or errno.EIO
     return KernelError(number, command, namespace, hint=_HINTS.get(number, error.strerror or ""))
-
-
-def _sysctls(keys: Iterable[str]) -> Iterable[Sysctl]:
-    for key in keys:
-        with suppress(FileNotFoundError):
-            yield Sysctl(key, sysctl.read(key))

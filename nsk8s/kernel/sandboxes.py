@@ -23,7 +23,7 @@ from nsk8s.kernel import namespaces, pause
 from nsk8s.kernel.forked import ForkServer
 from nsk8s.kernel.holder import Holder
 from nsk8s.kernel.making import Makers, Wanted
-from nsk8s.kernel.namespaces import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWPID, CLONE_NEWUTS, Home
+from nsk8s.kernel.namespaces import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWPID, Home
 from nsk8s.paths import NETNS_DIR, ClusterPaths
 
 TITLE = "nsk8s:pause"
@@ -61,6 +61,7 @@ class Sandboxes:
         self._pause = os.fspath(paths.pause)
         self._argv = pause.argv(paths.pause, TITLE)
         self._found: dict[str, Sandbox] = {}
+        self._children: set[int] = set()
         self._unnamed: list[Sandbox] = []
         self._naming: list[Future[None]] = []
         self._makers = Makers(forks, self._pause, self._argv)
@@ -75,8 +76,7 @@ class Sandboxes:
     def find(self) -> dict[str, Sandbox]:
         """Look at the processes again; what ended meanwhile is reaped and not listed any more. Whoever asks
         from another thread meanwhile (`get`) sees what was found before."""
-        for sandbox in self._found.values():
-            _reap(sandbox.pid)
+        self._children = {pid for pid in self._children if not _reaped(pid)}
         seen = {}
         for entry in os.listdir("/proc"):
             found = _sandbox(int(entry)) if entry.isdecimal() else None
@@ -114,18 +114,6 @@ class Sandboxes:
         finally:
             if name:
                 self.home.back("net")
-
-    def hostname(self, name: str) -> str:
-        """The UTS name of a sandbox; empty for the host's own namespace."""
-        if name not in self._found:
-            return ""
-        fd = os.open(f"/proc/{self._found[name].pid}/ns/uts", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            namespaces.setns(fd, CLONE_NEWUTS)
-            return os.uname().nodename
-        finally:
-            os.close(fd)
-            self.home.back("uts")
 
     def rename(self, name: str, hostname: str) -> None:
         """Give a sandbox another UTS name."""
@@ -184,6 +172,7 @@ class Sandboxes:
             with namespaces.inside(self._found[owner].pid, "net", "uts"):
                 namespaces.unshare(CLONE_NEWIPC | CLONE_NEWPID)
                 pid = pause.start(self._pause, [*self._argv, name, tag])
+                self._children.add(pid)
         finally:
             self.home.back()
         return self._held(Sandbox(name, tag, pid))
@@ -197,6 +186,7 @@ class Sandboxes:
         doomed = iter([self._found[name] for name in names if name in self._found])
         while some := list(islice(doomed, _AT_ONCE)):
             _end(some)
+            self._children.difference_update(sandbox.pid for sandbox in some)
             for sandbox in some:
                 del self._found[sandbox.namespace]
                 self._unlink(sandbox.namespace)
@@ -292,7 +282,7 @@ def _end(doomed: list[Sandbox]) -> None:
             for fd, _ in poll.poll(max(0.0, end - time.monotonic()) * 1000):
                 poll.unregister(fd)
                 os.close(fd)
-                _reap(waiting.pop(fd).pid)
+                _reaped(waiting.pop(fd).pid)
             if waiting and time.monotonic() > end:
                 names = ", ".join(s.namespace for s in waiting.values())
                 raise Timeout(
@@ -304,8 +294,10 @@ def _end(doomed: list[Sandbox]) -> None:
             os.close(fd)
 
 
-def _reap(pid: int) -> None:
-    """Collect our child's end; children of a daemon before us belong to the holder, which the kernel
-    reaps for."""
-    with suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)
+def _reaped(pid: int) -> bool:
+    """Collect our child's end, if it has ended; whether there is nothing more to collect. Nobody else's child
+    is ours to collect: those of other processes the kernel reaps, or the holder."""
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:
+        return True

@@ -12,12 +12,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from nsk8s.errors import KernelError
-from nsk8s.kernel import making, wiring
+from nsk8s.kernel import looking, making, wiring
 from nsk8s.kernel.forked import ForkServer
+from nsk8s.kernel.looking import Looker, Seen, Subject
 from nsk8s.kernel.machine import KernelErrors, Machine
-from nsk8s.linux.state import diff, ours, reading
+from nsk8s.kernel.namespaces import Home
+from nsk8s.linux.state import EVERYTHING, diff, ours, reading
 from nsk8s.linux.values import (
     Address,
     Chain,
@@ -443,6 +446,43 @@ def test_a_helper_that_somebody_kills_is_replaced(comm: str) -> None:
     with bare_cluster() as cluster:
         assert cluster.inside(work) == [True, 0]
         ping(cluster)
+
+
+def test_of_many_namespaces_another_process_looks_at_some_and_sees_the_same(built: BareCluster) -> None:
+    """Whether it lives, or is killed while it is asked; one that is gone is not seen, and everybody comes
+    home."""
+
+    def work(machine: Machine) -> list[bool]:
+        home = os.readlink("/proc/thread-self/ns/net")
+        pid, gone = machine.pid("w1"), os.fork()
+        if gone == 0:
+            os._exit(0)
+        os.waitpid(gone, 0)
+        subject = Subject("w1", pid, EVERYTHING, ("net.ipv4.ip_forward",), rules=True, tables=True)
+        looker = Looker(forks := ForkServer(), Home("net", "uts"))
+        [alone] = looker.look([subject])
+        assert isinstance(alone, Seen)
+        assert alone.state == replace(
+            machine.observe(["w1"], OWN)["w1"], rules=Ruleset(), sysctls=alone.sysctls
+        )
+        assert (alone.hostname, alone.rules, alone.tables) == ("w1", True, True)
+        many = [subject if number % 50 else structs.replace(subject, pid=gone) for number in range(400)]
+        expected = [alone if number % 50 else None for number in range(400)]
+        found = [looker.look(many) == expected]
+        helper = helpers(looking.COMM)[-1]
+        os.kill(helper, signal.SIGSTOP)
+        if os.fork() == 0:
+            time.sleep(0.2)
+            os.kill(helper, signal.SIGKILL)
+            os._exit(0)
+        found.append(looker.look(many) == expected)
+        assert helpers(looking.COMM) != [helper]
+        found.append(os.readlink("/proc/thread-self/ns/net") == home)
+        looker.close()
+        forks.close()
+        return found
+
+    assert built.inside(work) == [True, True, True]
 
 
 def test_rules_are_in_force_before_a_new_pod_is_wired(tmp_path: Path) -> None:

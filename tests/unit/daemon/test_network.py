@@ -9,7 +9,7 @@ from typing import cast
 
 import pytest
 
-from nsk8s.daemon.network import Network, Plan
+from nsk8s.daemon.network import Compared, Network, Plan
 from nsk8s.kernel.machine import Machine
 from nsk8s.kernel.sandboxes import Sandbox
 from nsk8s.linux import iptables, nftables
@@ -33,12 +33,13 @@ class ModelMachine:
 
     def __init__(self) -> None:
         self.states: Mapping[str, NamespaceState] = {}
+        self.tags: Mapping[str, str] = {}
         self.numbers: dict[str, int] = {}
         self.dumped: list[str] = []
         self.meddle = ""
 
     def sandboxes(self) -> dict[str, Sandbox]:
-        return {name: Sandbox(name, "", 1) for name in self.states}
+        return {name: Sandbox(name, self.tags.get(name, ""), 1) for name in self.states}
 
     def remove(self, names: Iterable[str]) -> None:
         self.states = {n: s for n, s in self.states.items() if n not in set(names)}
@@ -48,6 +49,7 @@ class ModelMachine:
 
     def applying(self, ops: Sequence[Op], tags: Mapping[str, str]) -> Iterator[list[str]]:
         yield []
+        self.tags = tags
         for op in ops:
             self.states = apply(self.states, op)
             self.numbers.setdefault(op.namespace, 1)
@@ -129,7 +131,7 @@ def test_rules_that_nobody_touched_are_not_dumped(machine: ModelMachine, network
     async def story() -> None:
         wanted = plan("-j RETURN")
         await reach(network, wanted)
-        assert await network.compare(wanted, ["w1"]) == 0
+        assert await network.compare(wanted, ["w1"]) == Compared((), 0)
         assert machine.dumped == []
 
     asyncio.run(story())
@@ -140,10 +142,28 @@ def test_a_flush_is_repaired(machine: ModelMachine, network: Network) -> None:
         wanted = plan("-j RETURN")
         await reach(network, wanted)
         machine.flush("w1")
-        assert await network.compare(wanted, ["w1"]) == 1
+        assert await network.compare(wanted, ["w1"]) == Compared((), 1)
         assert machine.states["w1"].rules == rules("-j RETURN")
-        assert await network.compare(wanted, ["w1"]) == 0
+        assert await network.compare(wanted, ["w1"]) == Compared((), 0)
         assert machine.dumped == ["w1"]
+
+    asyncio.run(story())
+
+
+def test_a_pod_that_died_is_told_of_once_and_not_made_again_by_itself(
+    machine: ModelMachine, network: Network
+) -> None:
+    async def story() -> None:
+        wanted = Plan(
+            {name: NamespaceState(name) for name in ("w1", "p1", "p2")}, {"p1": "u1", "p2": "u2"}, {}
+        )
+        await reach(network, wanted)
+        machine.remove(["p1"])
+        assert await network.compare(wanted, ["w1"]) == Compared(["u1"], 0)
+        assert "p1" not in machine.states
+        without = Plan({name: NamespaceState(name) for name in ("w1", "p2")}, {"p2": "u2"}, {})
+        assert await network.compare(without, ["w1", "p2"]) == Compared((), 0)
+        assert machine.states.keys() == {"w1", "p2"}
 
     asyncio.run(story())
 
@@ -152,7 +172,7 @@ def test_what_is_new_is_done_and_is_no_damage(machine: ModelMachine, network: Ne
     async def story() -> None:
         await reach(network, plan("-j RETURN"))
         wanted = plan("-j RETURN", "-j ACCEPT")
-        assert await network.compare(wanted, ["w1"]) == 0
+        assert await network.compare(wanted, ["w1"]) == Compared((), 0)
         assert machine.states["w1"].rules == rules("-j RETURN", "-j ACCEPT")
         assert machine.dumped == []
 
@@ -168,7 +188,7 @@ def test_a_flush_in_the_moment_of_our_own_restore_is_repaired(
         wanted = plan("-j RETURN", "-j ACCEPT")
         await reach(network, wanted)
         assert machine.states["w1"].rules == rules()  # the flush came last
-        assert await network.compare(wanted, ["w1"]) == 1
+        assert await network.compare(wanted, ["w1"]) == Compared((), 1)
         assert machine.states["w1"].rules == rules("-j RETURN", "-j ACCEPT")
 
     asyncio.run(story())
@@ -181,7 +201,7 @@ def test_either_sort_of_rules_counts_for_the_generation(machine: ModelMachine, n
         wanted = both("10.0.0.2")
         await reach(network, wanted)
         assert machine.states == wanted.states
-        assert await network.compare(wanted, ["w1"]) == 0
+        assert await network.compare(wanted, ["w1"]) == Compared((), 0)
         assert machine.dumped == []
 
     asyncio.run(story())
@@ -197,9 +217,9 @@ def test_a_deleted_table_is_made_again_and_those_of_others_are_left(
         held = machine.states["w1"]
         machine.states = {"w1": replace(held, nft={**held.nft, **other})}
         machine.delete_table("w1", PROXY)
-        assert await network.compare(wanted, ["w1"]) == 1
+        assert await network.compare(wanted, ["w1"]) == Compared((), 1)
         assert machine.states["w1"].nft == {**wanted.states["w1"].nft, **other}
-        assert await network.compare(wanted, ["w1"]) == 0
+        assert await network.compare(wanted, ["w1"]) == Compared((), 0)
 
     asyncio.run(story())
 
