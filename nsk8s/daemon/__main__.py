@@ -45,8 +45,8 @@ def main(starter: int) -> None:
     os.set_inheritable(told, False)
     cluster = name.decode()
     try:
-        be_born(ClusterPaths(cluster), forks)
-        run(cluster, told, forks)
+        loaded = be_born(ClusterPaths(cluster), forks)
+        run(cluster, told, forks, loaded)
     except NsK8sError as error:
         logging.critical("%s", error)
         tell(told, json.dumps([error.message, error.hint]).encode())
@@ -65,8 +65,9 @@ def load() -> None:
             os.environ["SSL_CERT_FILE"] = before
 
 
-def be_born(paths: ClusterPaths, forks: ForkServer) -> None:
-    """Go on inside the cluster. Raises `HostError`."""
+def be_born(paths: ClusterPaths, forks: ForkServer) -> ForkServer:
+    """Go on inside the cluster. Returns a fork server for what needs most of our code: it has it. Raises
+    `HostError`."""
     holder = holders.recorded(paths)
     if holder is None:
         raise HostError(f"cluster {paths.cluster!r} has no holder", hint="it was taken down meanwhile")
@@ -74,9 +75,10 @@ def be_born(paths: ClusterPaths, forks: ForkServer) -> None:
     holder.settle()
     with suppress(OSError):
         Path("/proc/self/comm").write_text(f"nsk8s:{paths.cluster}"[:15])
+    return ForkServer()
 
 
-def run(cluster: str, told: int, forks: ForkServer) -> None:
+def run(cluster: str, told: int, forks: ForkServer, loaded: ForkServer) -> None:
     """Serve until killed; the pipe `told` hears that we listen, or why we cannot (JSON: message and hint)."""
     from nsk8s.daemon.server import serve
 
@@ -88,7 +90,7 @@ def run(cluster: str, told: int, forks: ForkServer) -> None:
     if not alone(paths):
         tell(told, READY)
         return
-    asyncio.run(serve(paths, told, forks))
+    asyncio.run(serve(paths, told, forks, loaded))
 
 
 def alone(paths: ClusterPaths) -> bool:

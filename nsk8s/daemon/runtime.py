@@ -36,6 +36,7 @@ from nsk8s.daemon.shims import Shims
 from nsk8s.dataplane.compiler import pod_namespace
 from nsk8s.errors import KernelError, NsK8sError
 from nsk8s.kernel import processes
+from nsk8s.kernel.forked import ForkServer
 from nsk8s.kernel.processes import CannotRun
 from nsk8s.paths import ClusterPaths
 from nsk8s.workloads import images, podfiles
@@ -50,7 +51,13 @@ class Runtime:
     """The containers of one cluster. `post` takes what happens to them; `catalogue` is the user's images."""
 
     def __init__(
-        self, paths: ClusterPaths, network: Network, post: Callable[[Event], None], runs: Runs, places: Places
+        self,
+        paths: ClusterPaths,
+        forks: ForkServer,
+        network: Network,
+        post: Callable[[Event], None],
+        runs: Runs,
+        places: Places,
     ) -> None:
         self._paths = paths
         self._network = network
@@ -59,7 +66,7 @@ class Runtime:
         self._shims = Shims(paths, network, runs, places, post)
         self._commands = CommandRunner(network, runs, places, self._workload)
         self._tasks: set[asyncio.Task[None]] = set()
-        self.servers = Servers(paths, self._lost)
+        self.servers = Servers(paths, forks, self._lost)
         self.catalogue: Mapping[str, Mapping[str, Any]] = {}
 
     def dispatch(self, commands: Iterable[Command]) -> None:

@@ -131,7 +131,7 @@ class Found(NamedTuple):
 class Daemon:
     """One cluster's control plane."""
 
-    def __init__(self, paths: ClusterPaths, store: Store, machine: Machine) -> None:
+    def __init__(self, paths: ClusterPaths, store: Store, machine: Machine, loaded: ForkServer) -> None:
         self.paths = paths
         self.store = store
         self.network = Network(machine)
@@ -141,7 +141,7 @@ class Daemon:
         self.volumes = Volumes(paths.volumes, store, surroundings.token)
         self.runs = Runs()
         self.places = Places(machine, surroundings, self.volumes, self.runs)
-        self.runtime = Runtime(paths, self.network, self.post, self.runs, self.places)
+        self.runtime = Runtime(paths, loaded, self.network, self.post, self.runs, self.places)
         self.proxies = Proxies(machine, self.runtime.servers)
         definitions.bootstrap(store)
         self.loop = Loop(store, self._topology(), system())
@@ -502,11 +502,12 @@ class Daemon:
             os._exit(1)
 
 
-async def serve(paths: ClusterPaths, told: int, forks: ForkServer) -> None:
-    """Be the control plane of a cluster; writes to the pipe `told` when it listens."""
+async def serve(paths: ClusterPaths, told: int, forks: ForkServer, loaded: ForkServer) -> None:
+    """Be the control plane of a cluster; writes to the pipe `told` when it listens. What needs little is
+    forked by `forks`, what needs our code by `loaded`."""
     holder = holders.recorded(paths)
     assert holder is not None
-    daemon = Daemon(paths, new_store(paths), Machine(paths, holder, forks))
+    daemon = Daemon(paths, new_store(paths), Machine(paths, holder, forks), loaded)
     daemon.api.route("POST", "/nsk8s/v1/up", daemon.up)
     daemon.api.route("GET", "/nsk8s/v1/cluster", daemon.describe)
     targets = Targets(

@@ -2,13 +2,15 @@
 
 Other than a thread such a process never waits for the interpreter, and nobody waits for it. It is asked
 through a socket: a datagram a request, a datagram an answer, in order. It is forked from a fork server (as
-Python's multiprocessing has one), which was forked from the control plane itself when that was small and had
-no threads. So it is there at once, has nothing to load, and shares what it does have.
+Python's multiprocessing has one), which was forked from the control plane itself when that had no threads:
+one when it was small, one when it had loaded its code. So it is there at once, has little to load, and shares
+what it does have.
 """
 
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import pickle
 import signal
@@ -31,7 +33,8 @@ class ForkServer:
     """Forks processes that run a function with one end of a socket and arguments. They have the mount and
     PID namespaces of the thread that made the server, or those of the holder that it has been told to `join`.
 
-    Make it before there are threads. It ends with whoever made it, and what it has forked as well.
+    Make it before there are threads. It ends with whoever made it; what it has forked hears of that by the
+    end of its socket.
     """
 
     def __init__(self) -> None:
@@ -147,6 +150,8 @@ def _pair() -> tuple[socket.socket, socket.socket]:
 
 def _become(kept: int, comm: str) -> None:
     """Let go of everything of the process that we were forked from, but the file `kept`."""
+    gc.freeze()  # what it has loaded stays
+    gc.enable()
     for first, last in ((3, kept), (kept + 1, os.sysconf("SC_OPEN_MAX"))):
         os.closerange(first, last)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

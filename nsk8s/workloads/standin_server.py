@@ -1,4 +1,4 @@
-"""The stand-ins of a whole cluster in one process: `python -m nsk8s.workloads.standin_server SOCKET FD`.
+"""The stand-ins of a whole cluster in one process, which `standins` starts.
 
 It opens its listening sockets inside each pod's network namespace (a socket stays in the namespace it was
 made in) and answers over all of them from one event loop. It outlives the control plane, which speaks to it
@@ -24,10 +24,8 @@ import json
 import os
 import resource
 import select
-import signal
 import socket
 import struct
-import sys
 import time
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -360,8 +358,8 @@ def timestamp() -> str:
     return time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime())
 
 
-async def main(server: Server, path: str, ready: int) -> None:
-    """Listen on the unix socket `path`, say so on the pipe `ready`, and serve for ever."""
+async def listen(server: Server, ready: socket.socket, path: str) -> None:
+    """Listen on the unix socket `path`, say so to `ready`, and serve for ever."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     server.sweep()
@@ -369,18 +367,17 @@ async def main(server: Server, path: str, ready: int) -> None:
     control = await asyncio.start_unix_server(server.answer, new, limit=64 * 1024 * 1024)
     os.chmod(new, 0o600)
     os.replace(new, path)  # whoever finds the socket finds it listening
-    with suppress(BrokenPipeError):  # who started us was killed; the next control plane finds the socket
-        os.write(ready, b"ready\n")
-    os.close(ready)
+    with ready, suppress(BrokenPipeError):  # who started us was killed; the next one finds the socket
+        ready.send(b"ready")
     gc.freeze()
     async with control:
         await control.serve_forever()
 
 
-if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is not for us
+def serve(ready: socket.socket, path: str) -> None:
+    """Be the server that listens on the unix socket `path`, for ever."""
 
-    async def _main() -> None:
-        await main(Server(), sys.argv[1], int(sys.argv[2]))
+    async def _serve() -> None:
+        await listen(Server(), ready, path)
 
-    asyncio.run(_main())
+    asyncio.run(_serve())

@@ -8,19 +8,21 @@ a new control plane learns from the server what it serves.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import logging
 import os
-import sys
+import socket
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec import Struct, field
 
 from nsk8s.errors import HostError, Timeout
+from nsk8s.kernel.forked import ForkServer
 from nsk8s.paths import ClusterPaths
 from nsk8s.workloads.images import Protocol
 from nsk8s.workloads.kubeproxy import Place, Tells
@@ -31,6 +33,8 @@ DEADLINE = 10.0
 """Seconds the server may take to listen; it takes a tenth of one."""
 LIMIT = 64 * 1024 * 1024
 """Longest line of the protocol: what a list of 100,000 stand-ins needs."""
+COMM, DNS_COMM = "nsk8s:standins", "nsk8s:dns"
+"""What /proc/PID/comm calls the servers."""
 ATTEMPTS = 3
 """How many servers may die over one request before it is given up."""
 
@@ -75,6 +79,14 @@ class StandIn(Struct, frozen=True):
         return {name: getattr(self, name) for name in self.__struct_fields__}
 
 
+class Program(NamedTuple):
+    """A stand-in server's code: what /proc/PID/comm calls it, its module, and `arguments` of its own."""
+
+    comm: str
+    module: str
+    arguments: tuple[str, ...] = ()
+
+
 Lost = Callable[[Key, str], None]
 """Called with a stand-in that a new server could not take over, and why."""
 
@@ -82,10 +94,12 @@ Lost = Callable[[Key, str], None]
 class Servers:
     """The stand-in servers of one cluster: DNS has one of its own, so that it waits for nobody."""
 
-    def __init__(self, paths: ClusterPaths, lost: Lost | None = None) -> None:
-        self._others = StandIns(paths, paths.standins, ("nsk8s.workloads.standin_server",), lost)
-        dns = ("nsk8s.workloads.dns.server", os.fspath(paths.socket))
-        self._dns = StandIns(paths, paths.dns, dns, lost)
+    def __init__(self, paths: ClusterPaths, forks: ForkServer, lost: Lost | None = None) -> None:
+        """`forks` starts them: best one that has loaded most of what they need."""
+        others = Program(COMM, "nsk8s.workloads.standin_server")
+        self._others = StandIns(paths, forks, paths.standins, others, lost)
+        dns = Program(DNS_COMM, "nsk8s.workloads.dns.server", (os.fspath(paths.socket),))
+        self._dns = StandIns(paths, forks, paths.dns, dns, lost)
         self._resolvers: set[Key] = set()
 
     async def start(self) -> list[tuple[str, str, int]]:
@@ -130,13 +144,18 @@ class Servers:
 
 
 class StandIns:
-    """One stand-in server of a cluster, listening on the unix socket `path`: `program` is its module, and
-    arguments of its own."""
+    """One stand-in server of a cluster, listening on the unix socket `path`."""
 
     def __init__(
-        self, paths: ClusterPaths, path: Path, program: tuple[str, ...], lost: Lost | None = None
+        self,
+        paths: ClusterPaths,
+        forks: ForkServer,
+        path: Path,
+        program: Program,
+        lost: Lost | None = None,
     ) -> None:
         self._paths = paths
+        self._forks = forks
         self.path = path
         self._program = program
         self._lost = lost
@@ -241,17 +260,13 @@ class StandIns:
             return await asyncio.open_unix_connection(self.path, limit=LIMIT)
 
     async def _launch(self) -> None:
-        pid, ready = _start(self._paths, self.path, self._program)
-        try:
-            self._spawn(_reap(pid))
+        log_file = os.fspath(self._paths.daemon_log)
+        words = (log_file, self._program.module, os.fspath(self.path), *self._program.arguments)
+        with self._forks.start(self._program.comm, _serve, words) as ready:
             if not await _readable(ready, DEADLINE):
                 raise Timeout(f"the stand-in server did not listen within {DEADLINE:.0f} s")
-            if not os.read(ready, 16):
-                raise HostError(
-                    "the stand-in server ended while starting", hint=f"see {self._paths.daemon_log}"
-                )
-        finally:
-            os.close(ready)
+            if not ready.recv(16):
+                raise HostError("the stand-in server ended while starting", hint=f"see {log_file}")
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -264,55 +279,26 @@ class StandIns:
             log.error("stand-ins: %s", error)
 
 
-def _start(paths: ClusterPaths, path: Path, program: tuple[str, ...]) -> tuple[int, int]:
-    """The new server's pid, and the pipe on which it says that it listens."""
-    ready, told = os.pipe2(os.O_CLOEXEC)
-    log_fd = os.open(paths.daemon_log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    module, *arguments = program
-    server = [sys.executable, "-m", module, os.fspath(path), str(told), *arguments]
-    try:
-        pid = os.posix_spawn(
-            sys.executable,
-            server,
-            os.environ,
-            file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_DUP2, log_fd, 1),
-                (os.POSIX_SPAWN_DUP2, log_fd, 2),
-                (os.POSIX_SPAWN_DUP2, told, told),
-            ],
-            setsid=True,
-        )
-    finally:
-        os.close(told)
-        os.close(log_fd)
-    return pid, ready
+def _serve(ready: socket.socket, log_file: str, module: str, *arguments: str) -> None:
+    """Be a server, from the fork on and for ever; `ready` hears when it listens."""
+    os.setsid()  # it outlives the control plane
+    os.umask(0o077)
+    fd = os.open(log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    for stream in (1, 2):
+        os.dup2(fd, stream)
+    os.close(fd)
+    importlib.import_module(module).serve(ready, *arguments)
 
 
-async def _reap(pid: int) -> None:
-    """Wait for the server's end, whenever that is; leave it to the next one if we end earlier."""
-    fd = os.pidfd_open(pid)
-    try:
-        await _readable(fd, None)
-        _collect(pid)
-    finally:
-        os.close(fd)
-
-
-def _collect(pid: int) -> None:
-    """Take the exit status of a child that has ended."""
-    os.waitpid(pid, 0)
-
-
-async def _readable(fd: int, deadline: float | None) -> bool:
+async def _readable(file: socket.socket, deadline: float) -> bool:
     loop = asyncio.get_running_loop()
     happened = asyncio.Event()
-    loop.add_reader(fd, happened.set)
+    loop.add_reader(file, happened.set)
     try:
         async with asyncio.timeout(deadline):
             await happened.wait()
     except TimeoutError:
         return False
     finally:
-        loop.remove_reader(fd)
+        loop.remove_reader(file)
     return True

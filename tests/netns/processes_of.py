@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from nsk8s.kernel import forked, making, wiring
+from nsk8s.kernel import forked, looking, making, wiring
 from nsk8s.kernel import holder as holders
 from nsk8s.paths import ClusterPaths
+from nsk8s.workloads import standins
 
 Words = tuple[str, ...]
 
-FORKED = {forked.COMM, making.COMM, wiring.COMM}
+FORKED = {forked.COMM, looking.COMM, making.COMM, wiring.COMM, standins.COMM, standins.DNS_COMM}
 """What those call themselves that are forked from the control plane, and so have its command line."""
 
 
@@ -38,7 +39,7 @@ class Processes:
 
     def standins(self) -> int:
         """The stand-in server's pid."""
-        return self._one(lambda words: "nsk8s.workloads.standin_server" in words)
+        return self._one(lambda words: words == (standins.COMM,))
 
     def holder(self) -> int:
         """The holder's pid."""

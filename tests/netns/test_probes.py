@@ -21,6 +21,7 @@ from tests.netns.podlab import (
     state,
     status_of,
 )
+from tests.netns.processes_of import Processes
 
 pytestmark = pytest.mark.netns
 
@@ -266,11 +267,10 @@ def test_a_lost_stand_in_has_ended(pods: Pods) -> None:
     pods.until_ready("lost")
     pods.until_ready("kept")
     before = pods.get("kept")
-    pids = pods.lab.inside("w1", "pgrep", "-f", "standin_server.*" + pods.lab.name).split()
-    assert len(pids) == 1
+    server = Processes(pods.lab.name).standins()
     steal = (
         f"import os,signal,socket;"
-        f"os.kill({pids[0]}, signal.SIGKILL);"
+        f"os.kill({server}, signal.SIGKILL);"
         "s=socket.socket();s.setsockopt(1,2,1)\n"
         "while True:\n"
         " try: s.bind(('',80)); break\n"

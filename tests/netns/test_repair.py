@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
+from nsk8s.kernel import forked
 from nsk8s.observe.packets import Frame
+from nsk8s.workloads import standins
 from tests.conftest import MakeLab
 from tests.lab import Lab
 from tests.netns.processes_of import Processes, kill, stopped
@@ -323,8 +325,9 @@ def ready(lab: Lab) -> bool:
 def test_standin_server_and_control_plane_are_killed_together(lab: Lab) -> None:
     processes = Processes(lab.name)
     before = restarts(lab, "real")
+    server = processes.standins()
     kill(processes.daemon())
-    kill(processes.standins())
+    kill(server)
     lab.up()
     until(lab, lambda: ready(lab), "all are ready")
     assert restarts(lab, "real") == before
@@ -367,11 +370,14 @@ def test_nodes_pause_process_is_killed_and_the_node_is_wired_again(lab: Lab) -> 
     serves(lab)
 
 
-def test_standin_server_is_killed_and_another_serves_the_same(lab: Lab) -> None:
+@pytest.mark.parametrize("forkless", [False, True], ids=["", "and-what-forks-it"])
+def test_standin_server_is_killed_and_another_serves_the_same(lab: Lab, *, forkless: bool) -> None:
     processes = Processes(lab.name)
     before = containers(lab, "")
+    for pid in [pid for pid, words in processes.all().items() if forkless and words == (forked.COMM,)]:
+        kill(pid)
     kill(processes.standins())
-    until(lab, lambda: processes.count("nsk8s.workloads.standin_server") == 1, "another one")
+    until(lab, lambda: processes.count(standins.COMM) == 1, "another one")
     until(lab, lambda: not lab.run("client", "true", check=False).returncode, "the pods can be entered")
     until(lab, lambda: answers(lab), "it answers")
     assert containers(lab, "") == before

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from nsk8s.kernel.forked import ForkServer
 from nsk8s.kernel.namespaces import inside
 from nsk8s.paths import ClusterPaths
 from nsk8s.workloads.standins import Key, Servers, StandIn
@@ -28,7 +29,6 @@ DEADLINE = 10.0
 @pytest.fixture
 def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ClusterPaths:
     monkeypatch.setenv("NSK8S_STATE", str(tmp_path))
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     found = ClusterPaths("t")
     found.directory.mkdir()
     return found
@@ -57,12 +57,14 @@ def kill_server(paths: ClusterPaths) -> None:
 
 @asynccontextmanager
 async def serving(paths: ClusterPaths, lost: list[Key] | None = None) -> AsyncIterator[Servers]:
-    standins = Servers(paths, lambda key, why: lost.append(key) if lost is not None else None)
+    forks = ForkServer()
+    standins = Servers(paths, forks, lambda key, why: lost.append(key) if lost is not None else None)
     await standins.start()
     try:
         yield standins
     finally:
         await standins.close()
+        forks.close()
         kill_server(paths)
 
 
@@ -169,10 +171,12 @@ def test_the_log_tells_who_asked(paths: ClusterPaths, pod: int) -> None:
 
 def test_they_outlive_the_control_plane(paths: ClusterPaths, pod: int) -> None:
     async def run() -> None:
-        first = Servers(paths)
+        forks = ForkServer()
+        first = Servers(paths, forks)
         assert await first.start() == []
         await first.serve([standin(paths, pod)])
         await first.close()
+        forks.close()
         assert await aget(pod) == "I'm web-0\n"
         async with serving(paths) as second:
             assert await second.start() == [("uid-0", "web", 0)]

@@ -1,5 +1,4 @@
-"""The DNS pods of a whole cluster in one process:
-`python -m nsk8s.workloads.dns.server SOCKET FD CONTROL_PLANE`.
+"""The DNS pods of a whole cluster in one process.
 
 A stand-in server (see `standin_server`) for the containers that run CoreDNS: it answers on their port 53, UDP
 and TCP, and on their ports for health (8080), readiness (8181) and metrics (9153). It learns the cluster's
@@ -10,9 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-import signal
 import socket
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -334,12 +331,12 @@ class Questions(Peer):
             self._transport.write(len(made).to_bytes(2, "big") + made)
 
 
-if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is not for us
+def serve(ready: socket.socket, path: str, control_plane: str) -> None:
+    """Be the server that listens on the unix socket `path` and asks that of the control plane, for ever."""
 
-    async def _main() -> None:
+    async def _serve() -> None:
         server = Server()
-        server.learn(Path(sys.argv[3]))
-        await standin_server.main(server, sys.argv[1], int(sys.argv[2]))
+        server.learn(Path(control_plane))
+        await standin_server.listen(server, ready, path)
 
-    asyncio.run(_main())
+    asyncio.run(_serve())
