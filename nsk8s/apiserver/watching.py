@@ -23,7 +23,7 @@ Audience = dict["Watcher", None]
 
 BACKLOG = 20_000
 """Events a watcher may be behind before it is dropped; it comes back with its last resourceVersion."""
-PAUSE = 3.0
+PAUSE = 2.0
 """For how long watchers are left alone after they were woken, as a multiple of the time that they took: a
 hundred of them would take all the time there is, were they to send each event by itself."""
 
@@ -92,7 +92,7 @@ class Watchers:
         self._audiences: dict[str, dict[tuple[Filter, Hashable], Audience]] = {}
         self._told: dict[Watcher, None] = {}
         self._waking: asyncio.TimerHandle | None = None
-        self._next = 0.0
+        self._begun = self._next = 0.0
 
     def __len__(self) -> int:
         """How many there are."""
@@ -120,15 +120,18 @@ class Watchers:
     def _wake(self) -> None:
         """Wake everybody who has been told something, and see how long sending it takes."""
         loop = asyncio.get_running_loop()
-        begun = loop.time()
         told, self._told = self._told, {}
+        loop.call_soon(self._begin)  # what is ready before that is others' work
         for watcher in told:
             watcher.wake()
-        loop.call_soon(self._rest, begun)
+        loop.call_soon(self._rest)
 
-    def _rest(self, begun: float) -> None:
+    def _begin(self) -> None:
+        self._begun = asyncio.get_running_loop().time()
+
+    def _rest(self) -> None:
         now = asyncio.get_running_loop().time()
-        self._next = now + PAUSE * (now - begun)
+        self._next = now + PAUSE * (now - self._begun)
         self._waking = None
         if self._told:
             self._waking = asyncio.get_running_loop().call_at(self._next, self._wake)
