@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain
 
@@ -68,14 +68,37 @@ def _all(
 def _one_by_one(
     name: str, several: Sequence[Sequence[Command]], netlink: Netlink, enter: Enter
 ) -> list[KernelError]:
-    for commands in several:
-        try:
-            failed = _by_netlink(name, commands, nfmessages.transaction(commands), netlink)
-        except Unknown:
+    for commands, messages in _prepared(several):
+        if messages is None:
             failed = _by_nft(name, commands, enter)
+        else:
+            failed = _by_netlink(name, commands, messages, netlink)
         if failed:
             return failed
     return []
+
+
+def _prepared(
+    several: Sequence[Sequence[Command]],
+) -> Iterator[tuple[Sequence[Command], Sequence[bytes] | None]]:
+    """Transactions with their messages: those of the next are put together while the kernel works on one."""
+    if len(several) == 1:
+        yield several[0], _messages(several[0])
+        return
+    with ThreadPoolExecutor(1, thread_name_prefix="nft-messages") as thread:
+        coming = [thread.submit(_messages, commands) for commands in several[:1]]
+        for number, commands in enumerate(several):
+            messages = coming.pop().result()
+            coming = [thread.submit(_messages, following) for following in several[number + 1 : number + 2]]
+            yield commands, messages
+
+
+def _messages(commands: Sequence[Command]) -> Sequence[bytes] | None:
+    """None if only nft itself understands them."""
+    try:
+        return nfmessages.transaction(commands)
+    except Unknown:
+        return None
 
 
 def _by_netlink(
