@@ -97,23 +97,24 @@ class Looker:
         found: list[list[Look]] = [[] for _ in portions]
         todo = deque(range(len(portions)))
         asked: deque[int] = deque()
-        while todo or asked:
-            while len(todo) > 1 and len(asked) < _AHEAD:
-                number = todo.pop()
-                if not self._begin(portions[number]):
-                    todo.append(number)
-                    break
-                asked.append(number)
-            if todo:
-                number = todo.popleft()
-                found[number] = _look(portions[number], self._home)
-            if asked:
-                try:
-                    found[asked[0]] = self._answer()
-                    asked.popleft()
-                except Killed:  # what it was asked for is for us to see
-                    todo.extend(asked)
-                    asked.clear()
+        try:
+            while todo or asked:
+                while len(todo) > 1 and len(asked) < _AHEAD and self._begin(portions[todo[-1]]):
+                    asked.append(todo.pop())
+                if todo:
+                    number = todo.popleft()
+                    found[number] = _look(portions[number], self._home)
+                if asked:
+                    number = asked.popleft()
+                    try:
+                        found[number] = self._answer()
+                    except Killed:  # what it was asked for is for us to see
+                        todo += [number, *asked]
+                        asked.clear()
+        finally:
+            for _ in asked:  # after an error: nobody will ask for these answers
+                with suppress(Killed):
+                    self._answer()
         return [one for portion in found for one in portion]
 
     def close(self) -> None:
@@ -126,7 +127,7 @@ class Looker:
         self._helper = self._helper or Forked(self._forks, COMM, _serve)
         try:
             self._helper.send(_encode(portion))
-        except OSError:  # killed just now
+        except Killed:
             return False
         return True
 
