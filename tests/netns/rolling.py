@@ -1,7 +1,7 @@
 """A load on a service, from inside a client's namespace: each request over a connection of its own.
 
-Runs as a program: ADDRESS PORT COUNT THREADS. Prints, as JSON, how many requests each server has answered,
-and what went wrong."""
+Runs as a program: ADDRESS PORT COUNT THREADS SERVERS. Prints a line once so many servers have answered, and
+at the end, as JSON, how many requests each server has answered, and what went wrong."""
 
 from __future__ import annotations
 
@@ -17,15 +17,17 @@ LONGEST = 400.0
 REQUEST = b"GET / HTTP/1.0\r\nHost: web\r\nConnection: close\r\n\r\n"
 
 
-def main(address: str, port: int, count: int, threads: int) -> None:
+def main(address: str, port: int, count: int, threads: int, servers: int) -> None:
     """Ask, count, print."""
     answers: Counter[str] = Counter()
     failures: list[str] = []
     tickets = iter(range(count))
     lock = threading.Lock()
+    waiting = True
     end = time.monotonic() + LONGEST
 
     def ask() -> None:
+        nonlocal waiting
         while time.monotonic() < end:
             with lock:
                 if next(tickets, None) is None:
@@ -38,6 +40,9 @@ def main(address: str, port: int, count: int, threads: int) -> None:
             else:
                 with lock:
                     answers[who] += 1
+                    if waiting and len(answers) == servers:
+                        waiting = False
+                        print("all have answered", flush=True)  # noqa: T201
 
     workers = [threading.Thread(target=ask) for _ in range(threads)]
     for worker in workers:
@@ -61,4 +66,4 @@ def once(address: str, port: int) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+    main(sys.argv[1], *map(int, sys.argv[2:]))

@@ -282,11 +282,13 @@ def test_row_96_a_rolling_update_under_load_loses_no_request(lab: Shapers) -> No
 
     lab.until(all_serve, "all ten serve", DEADLINE)
     fewest, rollouts, seen = 10, 0, set[str]()
-    program = [sys.executable, rolling.__file__, ip, "80", str(wanted), "4"]
+    program = [sys.executable, rolling.__file__, ip, "80", str(wanted), "4", "10"]
     with subprocess.Popen(
         ["nsenter", f"--net={lab.lab.netns('default.c1')}", *program], stdout=subprocess.PIPE, text=True
     ) as load:
         try:
+            assert load.stdout is not None
+            assert load.stdout.readline() == "all have answered\n"  # also those that leave first
             while load.poll() is None:  # one rollout after the other, as long as the load lasts
                 old = {p["metadata"]["name"] for p in lab.pods_of("rolled")}
                 rollouts += 1
@@ -303,7 +305,6 @@ def test_row_96_a_rolling_update_under_load_loses_no_request(lab: Shapers) -> No
 
                 lab.until(renewed, "ten new pods", 90)
                 seen |= old
-            assert load.stdout is not None
             counts = json.loads(load.stdout.read())
         finally:
             load.kill()
