@@ -15,6 +15,7 @@ import os
 import pickle
 import signal
 import socket
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NoReturn
@@ -134,6 +135,10 @@ def _forked() -> tuple[socket.socket, int]:
         try:
             _become(theirs.fileno(), COMM)
             _serve(theirs)
+        except ConnectionError:
+            pass  # who asked has gone: no error of ours
+        except Exception:  # noqa: BLE001  # for the log; nobody else would hear of it
+            os.write(2, traceback.format_exc().encode())
         finally:
             os._exit(0)
     theirs.close()

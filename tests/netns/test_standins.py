@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from nsk8s.errors import HostError
 from nsk8s.kernel.forked import ForkServer
 from nsk8s.kernel.namespaces import inside
 from nsk8s.paths import ClusterPaths
-from nsk8s.workloads.standins import Key, Servers, StandIn
+from nsk8s.workloads.standins import Key, Program, Servers, StandIn, StandIns
 from tests.netns.sandboxes import sandbox
 
 pytestmark = pytest.mark.netns
@@ -167,6 +168,20 @@ def test_the_log_tells_who_asked(paths: ClusterPaths, pod: int) -> None:
     assert first == "Listening on :8000"
     assert second.startswith("127.0.0.1 - - [")
     assert '"GET / HTTP/1.0" 200 10 "-" "-"' in second
+
+
+def test_the_log_says_why_a_server_could_not_begin(
+    paths: ClusterPaths, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async def run() -> None:
+        forks = ForkServer()
+        standins = StandIns(paths, forks, paths.standins, Program("nsk8s:test", "nsk8s.workloads.nothing"))
+        with pytest.raises(HostError, match="ended while starting"):
+            await standins.start()
+        forks.close()
+
+    asyncio.run(run())
+    assert "No module named 'nsk8s.workloads.nothing'" in paths.daemon_log.read_text()
 
 
 def test_they_outlive_the_control_plane(paths: ClusterPaths, pod: int) -> None:
