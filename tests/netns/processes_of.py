@@ -31,7 +31,15 @@ class Processes:
         forked, and will be another program in a moment, is left out: its command line is its parent's. The
         control plane's own forks keep it for good; they are told by what they call themselves."""
         found = holders.find(self._paths)
-        return {} if found is None else _tree(found.pid)
+        if found is None:
+            return {}
+        # When a process ends its children become the holder's, perhaps after those have been looked at.
+        seen = _tree(found.pid)
+        for _ in range(100):
+            before, seen = seen, _tree(found.pid)
+            if seen == before:
+                break
+        return seen
 
     def daemon(self) -> int:
         """The control plane's pid."""
