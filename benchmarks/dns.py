@@ -43,6 +43,7 @@ import yaml
 from benchmarks.beginning import arguments, begin
 from benchmarks.machine import LIMIT, NSK8S, Figures, command, keep, settle, world
 from nsk8s.kernel.namespaces import inside
+from nsk8s.paths import ClusterPaths
 
 CLUSTER = "bench-dns"
 SERVICES = 200
@@ -241,15 +242,10 @@ def dns_pods() -> list[str]:
 
 
 def server() -> int:
-    """The pid of the DNS server."""
-    for pid in filter(str.isdecimal, os.listdir("/proc")):
-        try:
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if b"nsk8s.workloads.dns.server" in words and any(CLUSTER.encode() in word for word in words):
-            return int(pid)
-    sys.exit("bench: no DNS server")
+    """The pid of the DNS server: whoever listens on its socket."""
+    with socket.socket(socket.AF_UNIX) as asked:
+        asked.connect(os.fspath(ClusterPaths(CLUSTER).dns))
+        return int.from_bytes(asked.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[:4], sys.byteorder)
 
 
 def alone(pid: int) -> None:
