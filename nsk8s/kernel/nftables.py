@@ -10,7 +10,7 @@ import errno
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import chain
+from itertools import chain, zip_longest
 
 from nsk8s.errors import KernelError
 from nsk8s.kernel import nfmessages
@@ -82,14 +82,12 @@ def _prepared(
     several: Sequence[Sequence[Command]],
 ) -> Iterator[tuple[Sequence[Command], Sequence[bytes] | None]]:
     """Transactions with their messages: those of the next are put together while the kernel works on one."""
-    if len(several) == 1:
-        yield several[0], _messages(several[0])
-        return
     with ThreadPoolExecutor(1, thread_name_prefix="nft-messages") as thread:
-        coming = [thread.submit(_messages, commands) for commands in several[:1]]
-        for number, commands in enumerate(several):
-            messages = coming.pop().result()
-            coming = [thread.submit(_messages, following) for following in several[number + 1 : number + 2]]
+        coming = thread.submit(_messages, several[0])
+        for commands, following in zip_longest(several, several[1:]):
+            messages = coming.result()
+            if following:
+                coming = thread.submit(_messages, following)
             yield commands, messages
 
 
