@@ -106,9 +106,10 @@ def _tree(root: int) -> dict[int, Words]:
 
 @contextmanager
 def stopped(pid: int) -> Iterator[None]:
-    """The process does not look for as long as the block takes."""
+    """The process does not look for as long as the block takes; the block may kill it."""
     os.kill(pid, signal.SIGSTOP)
     try:
         yield
     finally:
-        os.kill(pid, signal.SIGCONT)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)

@@ -13,10 +13,11 @@ import pytest
 
 from nsk8s.client import Client
 from nsk8s.errors import ClusterGone
+from nsk8s.kernel import wiring
 from nsk8s.paths import ClusterPaths
 from tests.conftest import MakeLab, unique_name
 from tests.lab import Lab
-from tests.netns.processes_of import Processes, kill
+from tests.netns.processes_of import Processes, kill, stopped
 from tests.netns.standing import CLUSTER, OBJECTS, SLEEP, bridge_ports, containers, deployment, stream, until
 from tests.netns.traffic import Traffic
 
@@ -140,16 +141,16 @@ def test_control_plane_is_killed_while_pods_are_half_made(
     lab.write(stream(CLUSTER, deployment("many", 150)))
     processes = Processes(lab.name)
     try:
-        for number in (40, 60, 80, 100, 120):  # one is early enough, and late enough
-            argv = lab.argv("up", str(lab.topology))
-            with subprocess.Popen(argv, env=lab.environ(), stderr=subprocess.PIPE) as begun:
-                until(lab, lambda n=number: len(processes.sandboxes()) > n, "pods are there")  # type: ignore[misc]
+        argv = lab.argv("up", str(lab.topology))
+        with subprocess.Popen(argv, env=lab.environ(), stderr=subprocess.PIPE) as begun:
+            until(lab, lambda: bool(processes.programs(wiring.COMM)), "there is who wires the pods")
+            (wirer,) = processes.programs(wiring.COMM)
+            with stopped(wirer):  # else it is too fast for anybody who looks
+                until(lab, lambda: bool(half_made(processes)), "pods wait to be wired")
                 kill(processes.daemon())
-                begun.communicate(timeout=60)
-            if half_made(processes):
-                break
-            lab.down()
-        assert half_made(processes), "no kill was early enough to show anything"
+                kill(wirer)
+            begun.communicate(timeout=60)
+        assert half_made(processes)
         lab.up()
         names = [f"default.{name}" for name in lab.pods()]
         assert len(names) == 150
