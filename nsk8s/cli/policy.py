@@ -188,6 +188,9 @@ def matrix(
             click.echo(dump(table, "json"), nl=False)
         case "svg":
             click.echo(policychart.svg(table), nl=False)
+        case _ if not pods:
+            where = "" if all_namespaces else f" in {namespace} namespace."
+            click.echo(f"No resources found{where}", err=True)
         case _:
             click.echo("\n".join(policychart.text(table)))
     return 0 if table.get("reached", table["allowed"]) == table["allowed"] else 1

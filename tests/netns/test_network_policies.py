@@ -367,6 +367,8 @@ def test_verdict_and_matrix_tell_what_packets_do(lab: PolicyLab) -> None:
         assert len(table["pods"]) >= 9
         last = lab.lab.nsk8s("policy", "matrix", "-n", "x").stdout.splitlines()[-1]
         assert last == "5 allowed, 4 denied"  # each reaches itself; b reaches a and c
+        nobody = lab.lab.nsk8s("policy", "matrix", "--probe")
+        assert (nobody.stdout, nobody.stderr) == ("", "No resources found in default namespace.\n")
 
 
 def test_rules_outlive_the_control_plane_and_come_back_when_somebody_deletes_them(lab: PolicyLab) -> None:
