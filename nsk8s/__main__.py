@@ -8,8 +8,7 @@ import sys
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `run` can answer, Ctrl-C just ends us
+    _just_end()  # until `run` can answer
     from nsk8s.daemon.loading import foreseen
 
     loading = foreseen(sys.argv[1:])
@@ -18,8 +17,15 @@ def main() -> None:
 
         sys.exit(run(sys.argv[1:], loading))
     finally:
+        _just_end()
         if loading:
             loading.close()
+
+
+def _just_end() -> None:
+    """Let Ctrl-C end us without a word, unless whoever started us has it ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 if __name__ == "__main__":

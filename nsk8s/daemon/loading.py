@@ -31,7 +31,8 @@ class Loading:
         with theirs:
             theirs.set_inheritable(True)
             words = [sys.executable, "-P", "-m", "nsk8s.daemon", str(theirs.fileno())]
-            self._pid = os.posix_spawn(sys.executable, words, os.environ, file_actions=nowhere, setsid=True)
+            pid = os.posix_spawn(sys.executable, words, os.environ, file_actions=nowhere, setsid=True)
+        self._process: int | None = os.pidfd_open(pid)  # a pid may be another's once it has been waited for
 
     def tell(self, paths: ClusterPaths, log: int, told: int) -> None:
         """Let it be the control plane of a cluster, write to the file `log`, and say to the pipe `told` when
@@ -39,18 +40,23 @@ class Loading:
         with suppress(BrokenPipeError):  # it is gone already, and the pipe's end says so
             socket.send_fds(self._starter, [paths.cluster.encode()], [log, told])
         self._starter.close()
-        self._wait()
+        assert self._process is not None, "closed"
+        _wait(self._process)
 
     def close(self) -> None:
         """End it, if it has not been told and become something else."""
         self._starter.close()
-        if self._pid:
-            os.kill(self._pid, signal.SIGKILL)
-            self._wait()
+        process, self._process = self._process, None
+        if process is not None:
+            with suppress(ProcessLookupError):  # `tell` has waited for it, if only just before a Ctrl-C
+                signal.pidfd_send_signal(process, signal.SIGKILL)
+            _wait(process)
+            os.close(process)
 
-    def _wait(self) -> None:
-        os.waitpid(self._pid, 0)
-        self._pid = 0
+
+def _wait(process: int) -> None:
+    with suppress(ChildProcessError):  # it has been waited for
+        os.waitid(os.P_PIDFD, process, os.WEXITED)
 
 
 def foreseen(arguments: list[str]) -> Loading | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from nsk8s.daemon.loading import Loading, foreseen
+from nsk8s.paths import ClusterPaths
 
 
 @pytest.mark.parametrize(
@@ -41,3 +42,25 @@ def test_what_nobody_has_told_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     loading.close()
     assert children.read_text().split() == others
     loading.close()
+
+
+def test_what_a_ctrl_c_found_waited_for_already_ends_quietly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NSK8S_STATE", str(tmp_path))
+    loading = Loading()
+    waitid = os.waitid
+    said, told = os.pipe()
+
+    def interrupted(*which: int) -> None:
+        waitid(*which)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "waitid", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            loading.tell(ClusterPaths("nobody"), told, told)
+    os.close(told)
+    loading.close()
+    with open(said) as pipe:
+        assert "cluster 'nobody' has no holder" in pipe.read()
