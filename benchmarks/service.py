@@ -34,6 +34,7 @@ from benchmarks.machine import LIMIT, Figures, aligned, command, keep, world
 from nsk8s.api.topology import NodeTopology, Topology
 from nsk8s.api.types import EndpointSlice, Service
 from nsk8s.api.views import view
+from nsk8s.daemon.server import collect_seldom
 from nsk8s.dataplane.compiler import ClusterView, Compiler
 from nsk8s.errors import KernelError, Timeout
 from nsk8s.kernel import iptables, namespaces, nftables
@@ -299,6 +300,7 @@ def main() -> None:
     modes = options.modes.split(",")
     if unknown := set(modes) - set(MODES):
         parser.error(f"no such mode: {', '.join(sorted(unknown))}")
+    collect_seldom()
     with world():
         Path("/run/netns").mkdir(exist_ok=True)
         results: dict[str, dict[str, dict[str, Any]]] = {}

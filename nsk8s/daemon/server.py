@@ -502,6 +502,13 @@ class Daemon:
             os._exit(1)
 
 
+def collect_seldom() -> None:
+    """Let what has been loaded be, and look for garbage cycles seldom: the objects of a cluster stay."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+    gc.enable()
+
+
 async def serve(paths: ClusterPaths, told: int, forks: ForkServer, loaded: ForkServer) -> None:
     """Be the control plane of a cluster; writes to the pipe `told` when it listens. What needs little is
     forked by `forks`, what needs our code by `loaded`."""
@@ -531,7 +538,5 @@ async def serve(paths: ClusterPaths, told: int, forks: ForkServer, loaded: ForkS
     daemon.spawn("network", daemon.follow())
     daemon.spawn("watch", daemon.watch())
     tell(told, READY)
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
-    gc.enable()
+    collect_seldom()
     await asyncio.Event().wait()

@@ -311,10 +311,13 @@ class NodeTable:
         for port in rules:
             self._chains.update((chain.name, chain) for chain in port.chains)
             self._sets.update((one.name, one) for one in port.affinity)
-        before, now = Counter(self._elements_of(last)), Counter(self._elements_of(rules))
-        for name, element, value in (before - now).elements():
+        went, came = self._elements_of(last), self._elements_of(rules)
+        if last and rules:  # the others of a set are not touched, least of all when a service is new
+            before, now = Counter(went), Counter(came)
+            went, came = (before - now).elements(), (now - before).elements()
+        for name, element, value in went:
             self._elements[name].remove(element, value)
-        for name, element, value in (now - before).elements():
+        for name, element, value in came:
             self._elements[name].add(element, value)
 
     def _elements_of(self, rules: tuple[PortRules, ...]) -> Iterator[tuple[str, str, Element]]:
