@@ -53,9 +53,12 @@ def _tracked() -> bool:
 
 
 def _forget(family: bytes, frontends: Frontends) -> int:
-    with Netlink(NETLINK_NETFILTER) as netlink:
+    netlink = Netlink(NETLINK_NETFILTER)
+    try:
         doomed = list(stale(netlink.dump(_GET, family), frontends))
         refused = netlink.send(message(_DELETE, 0, n, family + body) for n, body in enumerate(doomed))
+    finally:
+        netlink.retire()
     for refusal in refused.values():
         if refusal.errno != errno.ENOENT:  # it timed out meanwhile
             raise OSError(refusal.errno, refusal.reason or "conntrack entry not deleted")

@@ -66,7 +66,7 @@ def untouched() -> bool:
             return not any(_legacy_tables(names) for names in ("ip_tables_names", "ip6_tables_names"))
         except FileNotFoundError:
             return True
-    return nftables.generation() == 1
+    return nftables.untouched()
 
 
 def _legacy_tables(names: str) -> bytes:

@@ -9,10 +9,13 @@ only what it refuses, naming the sequence number; an empty socket afterwards mea
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import socket
 import struct
+import time
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from types import TracebackType
 from typing import NamedTuple
@@ -31,6 +34,8 @@ _NLA_TYPE = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 _SOL_NETLINK = 270
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 _NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK = 10, 11, 12
+
+_MOMENT = 0.1  # seconds, several grace periods
 
 _HEADER = struct.Struct("=IHHII")
 _ATTR = struct.Struct("=HH")
@@ -89,6 +94,16 @@ def attributes(data: bytes, start: int = 0) -> dict[int, bytes]:
     return found
 
 
+@functools.cache
+def _retirement() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix="netlink-close")
+
+
+def _close(retired: socket.socket, when: float) -> None:
+    time.sleep(max(0.0, when - time.monotonic()))
+    retired.close()
+
+
 class Netlink:
     """A netlink socket; it belongs for ever to the network namespace of the thread that opened it.
 
@@ -115,6 +130,15 @@ class Netlink:
     def close(self) -> None:
         """Let the socket and its hold on the namespace go."""
         self._socket.close()
+
+    def retire(self) -> None:
+        """Close it a moment later, where nobody waits.
+
+        At the end of a socket of netfilter nf_tables waits until what was removed last in the namespace is
+        freed, after a grace period of RCU (nft_rcv_nl_event; 5 to 30 ms), and lets in no transaction
+        meanwhile. A moment later that is long done.
+        """
+        _retirement().submit(_close, self._socket, time.monotonic() + _MOMENT)
 
     def send(self, messages: Iterable[bytes]) -> dict[int, Refusal]:
         """Have the kernel carry out all messages, in order. Returns what it refused, by sequence number

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, zip_longest
 
 from nsk8s.errors import KernelError
@@ -32,18 +32,14 @@ def commit(transactions: Mapping[str, Sequence[Sequence[Command]]], enter: Enter
     """Carry out transactions in each namespace (by name), one after the other: each of them whole or not at
     all. After one that fails the namespace's others are left out. Returns the failures.
 
-    Those of several namespaces go on together. Nobody waits for the end of a socket, at which the kernel
-    frees what its transactions have removed, after a grace period of RCU (nft_rcv_nl_event; 5 to 30 ms).
+    Those of several namespaces go on together.
     """
-    threads = ThreadPoolExecutor(TOGETHER, thread_name_prefix="nft")
-    done: list[Future[list[KernelError]]] = []
-    try:
-        for name, several in transactions.items():
-            done.append(Future())
-            threads.submit(_all, name, several, _socket(name, enter), enter, done[-1])
+    with ThreadPoolExecutor(TOGETHER, thread_name_prefix="nft") as threads:
+        done = [
+            threads.submit(_all, name, several, _socket(name, enter), enter)
+            for name, several in transactions.items()
+        ]
         return list(chain.from_iterable(one.result() for one in done))
-    finally:
-        threads.shutdown(wait=False)
 
 
 def _socket(name: str, enter: Enter) -> Netlink:
@@ -52,30 +48,19 @@ def _socket(name: str, enter: Enter) -> Netlink:
 
 
 def _all(
-    name: str,
-    several: Sequence[Sequence[Command]],
-    netlink: Netlink,
-    enter: Enter,
-    done: Future[list[KernelError]],
-) -> None:
-    with netlink:
-        try:
-            done.set_result(_one_by_one(name, several, netlink, enter))
-        except BaseException as error:  # noqa: BLE001  # whoever waits for it raises it
-            done.set_exception(error)
-
-
-def _one_by_one(
     name: str, several: Sequence[Sequence[Command]], netlink: Netlink, enter: Enter
 ) -> list[KernelError]:
-    for commands, messages in _prepared(several):
-        if messages is None:
-            failed = _by_nft(name, commands, enter)
-        else:
-            failed = _by_netlink(name, commands, messages, netlink)
-        if failed:
-            return failed
-    return []
+    try:
+        for commands, messages in _prepared(several):
+            if messages is None:
+                failed = _by_nft(name, commands, enter)
+            else:
+                failed = _by_netlink(name, commands, messages, netlink)
+            if failed:
+                return failed
+        return []
+    finally:
+        netlink.retire()
 
 
 def _prepared(
@@ -136,15 +121,23 @@ def tables(wanted: Mapping[str, Collection[Key]], enter: Enter) -> dict[str, Tab
 def generation() -> int:
     """The number of the nf_tables rule set in the calling thread's namespace: every transaction by anybody,
     of nft or of the iptables that speaks nf_tables, adds to it. Raises OSError if the kernel has none."""
-    with Netlink(NETLINK_NETFILTER) as netlink:
-        answer = netlink.get(_NFT_MSG_GETGEN, bytes(4))
+    netlink = Netlink(NETLINK_NETFILTER)
+    try:
+        return _generation(netlink)
+    finally:
+        netlink.retire()
+
+
+def _generation(netlink: Netlink) -> int:
+    answer = netlink.get(_NFT_MSG_GETGEN, bytes(4))
     return int.from_bytes(attributes(answer, 4)[_NFTA_GEN_ID], "big")
 
 
 def untouched() -> bool:
     """Whether the calling thread's namespace has never had a table."""
     try:
-        return generation() == 1
+        with Netlink(NETLINK_NETFILTER) as netlink:
+            return _generation(netlink) == 1
     except OSError:  # a kernel without nf_tables
         return True
 
