@@ -42,8 +42,8 @@ MERGE = "application/merge-patch+json"
 POLICIES = "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies"
 PODS = "/api/v1/namespaces/default/pods"
 ALLOW, DENY = 0.01, 0.05
-"""Seconds within which a connection is made (it takes less than a thousandth; if not, the next attempt tells),
-or is none."""
+"""Seconds within which a connection is made (it takes less than a thousandth; if not, the next attempt
+tells), or is none."""
 PATIENCE = 20.0
 
 

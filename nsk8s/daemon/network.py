@@ -8,7 +8,7 @@ has changed its rule set (the nf_tables generation tells), the namespace is obse
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import NamedTuple, TypeVar, cast
@@ -28,6 +28,9 @@ T = TypeVar("T")
 Steps = Generator[list[str], None, T]
 """Work in the kernel thread that says in between which new namespaces can be used."""
 States = Mapping[str, NamespaceState]
+
+LOOK = 128
+"""Interfaces that are looked at in one go: what changes meanwhile waits until then, some 20 ms."""
 
 
 class Share(NamedTuple):
@@ -55,6 +58,20 @@ class Compared(NamedTuple):
     operations: int
 
 
+def portions(names: Iterable[str], states: States) -> Iterator[list[str]]:
+    """The names a few at a time: as many as have LOOK interfaces together."""
+    portion: list[str] = []
+    interfaces = 0
+    for name in names:
+        portion.append(name)
+        interfaces += 1 + len(states[name].links)  # lo is not listed
+        if interfaces >= LOOK:
+            yield portion
+            portion, interfaces = [], 0
+    if portion:
+        yield portion
+
+
 class Network:
     """The cluster's namespaces, held at a plan. All kernel work happens in one thread, in order."""
 
@@ -80,12 +97,12 @@ class Network:
         finally:
             await self.in_kernel(steps.close)
 
-    async def compare(self, plan: Plan, names: Iterable[str]) -> Compared:
+    async def compare(self, plan: Plan, names: Iterable[str], *, thorough: bool = True) -> Compared:
         """Reach `plan`, then look at what the kernel really holds in `names` and repair what differs. If
         sandboxes of pods have ended though the plan has them they are forgotten, and that is all: there is
-        another plan then."""
+        another plan then. Only a `thorough` look finds sandboxes that are not ours to have."""
         wanted = [name for name in names if name in plan.states]
-        return await self.in_kernel(lambda: self._look(plan, wanted))
+        return await self.in_kernel(lambda: self._look(plan, wanted, thorough=thorough))
 
     async def forget_udp(self, frontends: Frontends) -> None:
         """On every node, forget the UDP flows to backends that serve no more."""
@@ -120,13 +137,13 @@ class Network:
         changed = {n for n, state in plan.states.items() if self._applied.get(n) is not state}
         return changed, [n for n in self._applied if n not in plan.states]
 
-    def _look(self, plan: Plan, names: list[str]) -> Compared:
-        existing = self.machine.sandboxes()
+    def _look(self, plan: Plan, names: list[str], *, thorough: bool) -> Compared:
+        existing = self.machine.sandboxes(thorough=thorough)
         if died := self._died(plan, existing):
             return Compared(died, 0)
         if not self._unsure and (any(self._pending(plan)) or self._shared != plan.shares):
             _finish(self._reach(plan))  # what nobody has done yet is no damage
-            existing = self.machine.sandboxes()
+            existing = self.machine.sandboxes(thorough=thorough)
         return Compared((), _finish(self._compare(plan, names, existing)))
 
     def _with_host(self, plan: Plan) -> Plan:

@@ -48,7 +48,7 @@ from nsk8s.daemon.hardware import system
 from nsk8s.daemon.journal import SqliteJournal
 from nsk8s.daemon.launch import READY, tell
 from nsk8s.daemon.loop import Loop
-from nsk8s.daemon.network import Network, Plan, Share
+from nsk8s.daemon.network import Network, Plan, Share, portions
 from nsk8s.daemon.pki import Keys
 from nsk8s.daemon.places import Places
 from nsk8s.daemon.podaccess import KubeletServer
@@ -86,8 +86,6 @@ NODE_INTERVAL = 5.0
 """Seconds between two looks at the nodes' kernel state (flanneld re-ensures its own every few seconds)."""
 FULL_INTERVAL = 30.0
 """Seconds between two looks at everything (kube-proxy's syncPeriod)."""
-LOOK = 256
-"""Namespaces that are looked at in one go: what changes meanwhile waits until then, a tenth of a second."""
 PATIENCE = 60.0
 """Seconds that somebody is kept waiting for the network to be what the objects say."""
 RETRY_INTERVAL = 1.0
@@ -319,8 +317,8 @@ class Daemon:
             plan = self.plan()
             names = [n for n in plan.states if everything or n not in plan.tags]
             try:
-                for first in range(0, len(names), LOOK):
-                    await self.compare(names[first : first + LOOK])
+                for number, portion in enumerate(portions(names, plan.states)):
+                    await self.compare(portion, thorough=number == 0)
                 if everything:
                     self.loop.alive()
                     self._turn()
@@ -329,14 +327,15 @@ class Daemon:
             await self._open()
             await self._proxies()
 
-    async def compare(self, names: Collection[str] | None = None) -> int:
+    async def compare(self, names: Collection[str] | None = None, *, thorough: bool = True) -> int:
         """Repair what the kernel no longer holds of the plan, in some namespaces or in all; returns how many
-        operations it took."""
+        operations it took. `thorough` as in `Network.compare`."""
         async with self._kernel:  # a plan that is older than the kernel's state would undo what is new
             operations = 0
             while True:
                 plan = self.plan()
-                found = await self.network.compare(plan, plan.states if names is None else names)
+                wanted = plan.states if names is None else names
+                found = await self.network.compare(plan, wanted, thorough=thorough)
                 operations += len(found.died) + found.operations
                 if not found.died:
                     return operations

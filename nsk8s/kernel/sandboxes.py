@@ -76,7 +76,7 @@ class Sandboxes:
     def find(self) -> dict[str, Sandbox]:
         """Look at the processes again; what ended meanwhile is reaped and not listed any more. Whoever asks
         from another thread meanwhile (`get`) sees what was found before."""
-        self._children = {pid for pid in self._children if not _reaped(pid)}
+        self._reap()
         seen = {}
         for entry in os.listdir("/proc"):
             found = _sandbox(int(entry)) if entry.isdecimal() else None
@@ -84,6 +84,17 @@ class Sandboxes:
                 seen[found.namespace] = found
         self._found = seen
         return dict(seen)
+
+    def left(self) -> dict[str, Sandbox]:
+        """Of what was found before, that whose process numbers are still there. It costs a fiftieth of
+        `find`, which alone sees what somebody else has made, and a number that was given anew."""
+        self._reap()
+        numbers = set(os.listdir("/proc"))
+        self._found = {name: one for name, one in self._found.items() if str(one.pid) in numbers}
+        return dict(self._found)
+
+    def _reap(self) -> None:
+        self._children = {pid for pid in self._children if not _reaped(pid)}
 
     def get(self, name: str) -> Sandbox | None:
         """A sandbox as it was last seen; None if it is not known."""

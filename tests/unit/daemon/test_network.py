@@ -9,13 +9,13 @@ from typing import cast
 
 import pytest
 
-from nsk8s.daemon.network import Compared, Network, Plan
+from nsk8s.daemon.network import LOOK, Compared, Network, Plan, portions
 from nsk8s.kernel.machine import Machine
 from nsk8s.kernel.sandboxes import Sandbox
 from nsk8s.linux import iptables, nftables
 from nsk8s.linux.nftables import Key, Set, Table
 from nsk8s.linux.state import Reading, apply
-from nsk8s.linux.values import Chain, NamespaceState, Op, Restore, Ruleset, Transaction
+from nsk8s.linux.values import Chain, Link, NamespaceState, Op, Restore, Ruleset, Transaction
 
 
 def rules(*jumps: str) -> Ruleset:
@@ -38,7 +38,7 @@ class ModelMachine:
         self.dumped: list[str] = []
         self.meddle = ""
 
-    def sandboxes(self) -> dict[str, Sandbox]:
+    def sandboxes(self, *, thorough: bool = True) -> dict[str, Sandbox]:
         return {name: Sandbox(name, self.tags.get(name, ""), 1) for name in self.states}
 
     def remove(self, names: Iterable[str]) -> None:
@@ -231,3 +231,13 @@ def test_a_table_left_by_an_earlier_control_plane_goes(machine: ModelMachine, ne
         assert machine.states["w1"].nft == {}
 
     asyncio.run(story())
+
+
+def test_a_look_is_taken_at_so_many_interfaces_at_a_time() -> None:
+    few = NamespaceState("few", links=(Link("eth0", "veth", 1450),))
+    many = replace(few, links=few.links * LOOK)
+    states = {"w1": many, "p1": few, "p2": few, "w2": many, "none": NamespaceState("none")}
+    assert list(portions(states, states)) == [["w1"], ["p1", "p2", "w2"], ["none"]]
+    assert list(portions([], states)) == []
+    pods = {f"p{number}": few for number in range(LOOK)}
+    assert [len(portion) for portion in portions(pods, pods)] == [LOOK // 2, LOOK // 2]
