@@ -137,12 +137,12 @@ class Selections:
         for scope in self.of_scope.keys() - wanted:
             self._unfile(scope)
             changes.scopes.add(scope)
-        fresh = [scope for scope in wanted if scope not in self.of_scope]
+        fresh = frozenset(wanted - self.of_scope.keys())
         for scope in fresh:
             self.of_scope[scope] = {}
             self._by_label.setdefault(_place(scope), {})[scope] = None
-        relabelled = {
-            name
+        turned = {
+            name: fresh.union(self._turned(self._namespaces.get(name, {}), namespaces.get(name, {})))
             for name in namespaces.keys() | self._namespaces.keys()
             if namespaces.get(name) != self._namespaces.get(name)
         }
@@ -156,12 +156,12 @@ class Selections:
                 if member is not None:
                     self._leave(member, changes)
                 member = self.members[key] = Member(pod, pod.status.ips, _ports(pod))
-                self._enter(member, self._scopes(member), changes)
-                self._name(member, changes)
-            elif key[0] in relabelled:
                 self._move(member, self._scopes(member), changes)
-            elif fresh:
-                self._move(member, member.scopes.union(s for s in fresh if self._holds(s, pod)), changes)
+                changes.nodes.add(pod.spec.nodeName)
+                self._name(member, changes)
+            elif asked := turned.get(key[0], fresh):
+                held = (scope for scope in asked if self._holds(scope, pod))
+                self._move(member, (member.scopes - asked).union(held), changes)
         return changes
 
     def _unfile(self, scope: Scope) -> None:
@@ -190,20 +190,23 @@ class Selections:
             there = met(scope.namespaces, self._namespaces.get(meta.namespace, {}))
         return there and met(scope.pods, meta.labels)
 
-    def _enter(self, member: Member, scopes: frozenset[Scope], changes: Changes) -> None:
-        for scope in scopes:
-            self.of_scope[scope][member.key] = member
-        member.scopes = scopes
-        changes.scopes |= scopes
-        changes.nodes.add(member.pod.spec.nodeName)
+    def _turned(self, before: Labels, now: Labels) -> Iterator[Scope]:
+        """The scopes that a namespace meets with one of two sets of labels only."""
+        for scope in self.of_scope:
+            if not scope.namespace and met(scope.namespaces, before) != met(scope.namespaces, now):
+                yield scope
 
     def _move(self, member: Member, scopes: frozenset[Scope], changes: Changes) -> None:
-        if scopes == member.scopes:
+        left, entered = member.scopes - scopes, scopes - member.scopes
+        if not left and not entered:
             return
-        for scope in member.scopes - scopes:
+        for scope in left:
             del self.of_scope[scope][member.key]
-        changes.scopes |= member.scopes - scopes
-        self._enter(member, scopes, changes)
+        for scope in entered:
+            self.of_scope[scope][member.key] = member
+        member.scopes = scopes
+        changes.scopes |= left | entered
+        changes.nodes.add(member.pod.spec.nodeName)
 
     def _leave(self, member: Member, changes: Changes) -> None:
         self._move(member, frozenset(), changes)

@@ -7,9 +7,10 @@ thousand services, most of it for reading what is there. What is read nft says i
 from __future__ import annotations
 
 import errno
+import functools
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import chain, zip_longest
 
 from nsk8s.errors import KernelError
@@ -34,12 +35,18 @@ def commit(transactions: Mapping[str, Sequence[Sequence[Command]]], enter: Enter
 
     Those of several namespaces go on together.
     """
-    with ThreadPoolExecutor(TOGETHER, thread_name_prefix="nft") as threads:
-        done = [
-            threads.submit(_all, name, several, _socket(name, enter), enter)
-            for name, several in transactions.items()
-        ]
+    done: list[Future[list[KernelError]]] = []
+    try:
+        for name, several in transactions.items():
+            done.append(_threads().submit(_all, name, several, _socket(name, enter), enter))
         return list(chain.from_iterable(one.result() for one in done))
+    finally:
+        wait(done)
+
+
+@functools.cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(TOGETHER, thread_name_prefix="nft")
 
 
 def _socket(name: str, enter: Enter) -> Netlink:
@@ -67,6 +74,9 @@ def _prepared(
     several: Sequence[Sequence[Command]],
 ) -> Iterator[tuple[Sequence[Command], Sequence[bytes] | None]]:
     """Transactions with their messages: those of the next are put together while the kernel works on one."""
+    if len(several) == 1:
+        yield several[0], _messages(several[0])
+        return
     with ThreadPoolExecutor(1, thread_name_prefix="nft-messages") as thread:
         coming = thread.submit(_messages, several[0])
         for commands, following in zip_longest(several, several[1:]):
