@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from nsk8s.api.families import Family
 from nsk8s.api.policytypes import ClusterNetworkPolicy, NetworkPolicy
@@ -96,8 +97,12 @@ class PolicyRules:
         for one in self._compiled.values():
             subjects.setdefault(one.subject, []).append(one)
         for node in self._nodes:
-            if renewed or self._concerns(node, changes):
-                self._tables[node] = self._node(by_node.get(node, {}), subjects, self._tables.get(node))
+            last = self._tables.get(node)
+            moved = changes.moved.get(node, ())
+            if renewed or last is None or node in changes.nodes or not subjects.keys().isdisjoint(moved):
+                self._tables[node] = self._node(by_node.get(node, {}), subjects, last)
+            else:
+                self._tables[node] = self._with_new_sets(last, changes)
         return {node: self._tables[node].made for node in self._nodes}
 
     def _compile(self, policies: Sequence[NetworkPolicy | ClusterNetworkPolicy]) -> bool:
@@ -111,12 +116,6 @@ class PolicyRules:
             left = set(self._compiled.values())
             self._groups = {key: made for key, made in self._groups.items() if left.issuperset(key[1])}
         return renewed
-
-    def _concerns(self, node: str, changes: Changes) -> bool:
-        last = self._tables.get(node)
-        if last is None or node in changes.nodes:
-            return True
-        return not (changes.scopes.isdisjoint(last.scopes) and changes.ports.isdisjoint(last.ports))
 
     # --- one node -------------------------------------------------------------------------------------
 
@@ -158,6 +157,16 @@ class PolicyRules:
         table = Table("inet", TABLE[1], chains=ordered, sets=sets)
         whole = tables(table)
         return _Node(last.made if last and last.made == whole else whole, scopes, ports)
+
+    def _with_new_sets(self, last: _Node, changes: Changes) -> _Node:
+        """The same chains, and the sets they look into as they are now."""
+        new = [self._pods(scope, of) for scope in changes.scopes & last.scopes for of in self._families]
+        new += [self._named(name, of) for name in changes.ports & last.ports for of in self._families]
+        if not new:
+            return last
+        table = last.made[TABLE]
+        sets = {**table.sets, **{one.name: one for one in new}}
+        return replace(last, made=tables(replace(table, sets=sets)))
 
     def _base(
         self,

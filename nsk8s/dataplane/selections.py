@@ -111,11 +111,13 @@ class Member(Struct, eq=False):
 
 
 class Changes(Struct):
-    """What a refresh has found to be different: whose pods (nodes), scopes, names of ports."""
+    """What a refresh has found to be different: the nodes whose pods are others, the members of scopes, the
+    ports with a name; and by node the scopes that its pods have entered or left."""
 
     nodes: set[str] = field(default_factory=set)
     scopes: set[Scope] = field(default_factory=set)
     ports: set[Named] = field(default_factory=set)
+    moved: dict[str, set[Scope]] = field(default_factory=dict)
 
 
 class Selections:
@@ -206,7 +208,7 @@ class Selections:
             self.of_scope[scope][member.key] = member
         member.scopes = scopes
         changes.scopes |= left | entered
-        changes.nodes.add(member.pod.spec.nodeName)
+        changes.moved.setdefault(member.pod.spec.nodeName, set()).update(left, entered)
 
     def _leave(self, member: Member, changes: Changes) -> None:
         self._move(member, frozenset(), changes)
