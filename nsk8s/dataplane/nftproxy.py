@@ -312,7 +312,7 @@ class NodeTable:
             self._chains.update((chain.name, chain) for chain in port.chains)
             self._sets.update((one.name, one) for one in port.affinity)
         went, came = self._elements_of(last), self._elements_of(rules)
-        if last and rules:  # the others of a set are not touched, least of all when a service is new
+        if last and rules:  # what both have stays where it is
             before, now = Counter(went), Counter(came)
             went, came = (before - now).elements(), (now - before).elements()
         for name, element, value in went:
