@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from nsk8s.errors import KernelError
 from nsk8s.kernel import namespaces, nfmessages, nftables
 from nsk8s.kernel.nfdata import Unknown
+from nsk8s.kernel.programs import Enter
 from nsk8s.linux import nfttext
 from nsk8s.linux.nftables import (
     EMPTY,
@@ -152,12 +153,18 @@ def inside() -> Iterator[Inside[object]]:
         yield lambda work: thread.submit(work).result()
 
 
+def entering() -> Enter:
+    """The way into the calling thread's namespace, from any thread."""
+    here = threading.get_native_id()
+    return lambda _: namespaces.inside(here, "net")
+
+
 def commit(actual: Tables, desired: Tables) -> list[KernelError]:
-    return nftables.commit({"": pieces(transaction(actual, desired))}, lambda _: nullcontext())
+    return nftables.commit({"": pieces(transaction(actual, desired))}, entering())
 
 
 def observed(*keys: tuple[str, str]) -> Tables:
-    return nftables.tables({"": keys}, lambda _: nullcontext()).get("", EMPTY)
+    return nftables.tables({"": keys}, entering()).get("", EMPTY)
 
 
 def test_nobody_waits_for_the_end_of_a_socket_but_it_comes(inside: Inside[object]) -> None:

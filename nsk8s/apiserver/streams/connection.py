@@ -104,7 +104,7 @@ class Held:
 
     def __init__(self) -> None:
         self._size = 0
-        self._waiting: asyncio.Future[None] | None = None
+        self._waiting: asyncio.Future[bool] | None = None
 
     def put(self, size: int) -> None:
         """More of them."""
@@ -114,7 +114,7 @@ class Held:
         """Less of them."""
         self._size -= size
         if self._size <= BUFFER and self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result(None)
+            self._waiting.set_result(True)
 
     async def room(
         self, transport: asyncio.WriteTransport | None, nudge: Callable[[], Awaitable[None]]
@@ -131,12 +131,14 @@ class Held:
                     await asyncio.wait((self._waiting,), timeout=NUDGE_INTERVAL)
                     if not self._waiting.done() and transport and not transport.get_write_buffer_size():
                         await nudge()
-                self._waiting.result()
+                if not self._waiting.result():
+                    raise ConnectionResetError("the client has gone")
 
 
 @contextmanager
-def _hanging_up(transport: asyncio.WriteTransport | None, waiting: asyncio.Future[None]) -> Iterator[None]:
-    """Tell `waiting` when the peer of a connection that is not being read has closed it."""
+def _hanging_up(transport: asyncio.WriteTransport | None, waiting: asyncio.Future[bool]) -> Iterator[None]:
+    """`waiting` comes to nothing (False) when the peer of a connection that is not being read closes it. That
+    is no exception: whoever waits may have gone for another reason, and nobody would retrieve it."""
     sock = transport.get_extra_info("socket") if transport is not None else None
     if sock is None or sock.fileno() < 0:
         yield
@@ -147,7 +149,7 @@ def _hanging_up(transport: asyncio.WriteTransport | None, waiting: asyncio.Futur
     def gone() -> None:
         loop.remove_reader(poll.fileno())
         if not waiting.done():
-            waiting.set_exception(ConnectionResetError("the client has gone"))
+            waiting.set_result(False)
 
     poll.register(sock.fileno(), select.EPOLLRDHUP | select.EPOLLET)
     loop.add_reader(poll.fileno(), gone)

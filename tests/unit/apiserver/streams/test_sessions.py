@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import hashlib
 import logging
 import os
@@ -19,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nsk8s import streamclient
-from nsk8s.apiserver.streams import handlers, spdy
+from nsk8s.apiserver.streams import connection, handlers, spdy
 from nsk8s.apiserver.streams.access import LogOptions, Process, Socket
 from nsk8s.apiserver.streams.connection import BUFFER
 from nsk8s.errors import ApiError, NsK8sError
@@ -372,4 +373,29 @@ def test_a_head_with_a_few_other_octets(
         sock.sendall(bytes(head) + b"\r\n\r\n")
         answer = sock.recv(65536)
     assert not answer or 100 < int(answer.split(b" ", 2)[1]) < 500, answer
+    assert caplog.records == []
+
+
+def test_a_client_that_goes_while_something_else_ends_the_wait_is_no_second_error(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "NUDGE_INTERVAL", 0.01)
+
+    async def story() -> None:
+        ours, theirs = socket.socketpair()
+        _, writer = await asyncio.open_unix_connection(sock=ours)
+        held = connection.Held()
+        held.put(BUFFER + 1)
+
+        async def nudge() -> None:
+            theirs.close()
+            await asyncio.sleep(0.1)  # the loop sees that the client has gone
+            raise ConnectionResetError("nudged in vain")
+
+        with pytest.raises(ConnectionResetError, match="nudged in vain"):
+            await held.room(writer.transport, nudge)
+        writer.close()
+
+    asyncio.run(story())
+    gc.collect()
     assert caplog.records == []
