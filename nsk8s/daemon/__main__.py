@@ -11,6 +11,7 @@ import gc
 import json
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -24,11 +25,17 @@ from nsk8s.kernel import holder as holders
 from nsk8s.kernel.forked import ForkServer
 from nsk8s.paths import ClusterPaths
 
+FILES = 1 << 16
+"""Files that may be open, if the host allows so many: a shell's 1,024 are as many as clients may watch. Not
+more, for containers inherit it, and some programs close every number up to it."""
+
 
 def main(starter: int) -> None:
     """Load all there is to load, wait for the word, and be what it says; or end, if nobody says anything."""
     for first, last in ((3, starter), (starter + 1, os.sysconf("SC_OPEN_MAX"))):
         os.closerange(first, last)  # what the starter's shell left open is nothing to us
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(now, min(FILES, most)), most))
     os.chdir("/")
     gc.disable()  # until all is loaded: objects that stay would be looked through again and again
     forks = ForkServer()  # while there is little to copy

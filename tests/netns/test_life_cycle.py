@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import select
 import signal
 import sqlite3
@@ -17,6 +18,7 @@ import pytest
 import yaml
 
 from nsk8s import paths
+from nsk8s.daemon.__main__ import FILES
 from nsk8s.daemon.launch import listening
 from nsk8s.paths import ClusterPaths
 from tests.conftest import MakeLab, unique_name
@@ -103,6 +105,14 @@ def test_up_is_interrupted_and_down_removes_what_there_is(lab: Lab, moment: str)
     interrupted(lab, MOMENTS[moment])
     lab.down()
     until(lab, lambda: gone(lab), "nothing is left")
+
+
+def test_a_shells_limit_of_open_files_does_not_bind_the_control_plane(lab: Lab) -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    words = ["sh", "-c", 'ulimit -Sn 256; exec "$@"', "sh", *lab.argv("up", str(lab.topology))]
+    subprocess.run(words, env=lab.environ(), check=True, capture_output=True)
+    wanted = (min(FILES, most), most)
+    assert resource.prlimit(Processes(lab.name).daemon(), resource.RLIMIT_NOFILE) == wanted
 
 
 def test_a_file_that_is_refused_leaves_no_process(lab: Lab) -> None:
