@@ -149,8 +149,19 @@ class Batch:
         return Wanted(ops[0].namespace, value.hostname, self._tags.get(ops[0].namespace, ""))
 
     def _rules(self, groups: Mapping[str, list[Op]]) -> None:
-        """Put rule sets in force. Leaves the thread at home."""
+        """Put rule sets in force, where there is a namespace for them. Leaves the thread at home."""
         self._sandboxes.home.back()
+        there = {name: group for name, group in groups.items() if not name or name in self._sandboxes}
+        absent = FileNotFoundError(errno.ENOENT, "there is no such namespace")
+        for name in groups.keys() - there.keys():
+            self.failed += _all_failed(groups[name], absent)
+        try:
+            self._restore_and_commit(there)
+        except OSError as error:  # one ended meanwhile; whoever looks again sees what is left to do
+            for group in there.values():
+                self.failed += _all_failed(group, error)
+
+    def _restore_and_commit(self, groups: Mapping[str, list[Op]]) -> None:
         scripts: dict[Family, dict[str, str]] = {4: {}, 6: {}}
         transactions: dict[str, list[tuple[Command, ...]]] = {}
         for op in chain.from_iterable(groups.values()):

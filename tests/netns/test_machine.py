@@ -31,6 +31,7 @@ from nsk8s.linux.values import (
     Neighbour,
     Op,
     Peer,
+    Restore,
     Route,
     Ruleset,
     Sysctl,
@@ -39,6 +40,7 @@ from nsk8s.linux.values import (
 )
 from nsk8s.paths import NETNS_DIR
 from tests.netns.clusters import BareCluster, apply, bare_cluster
+from tests.netns.processes_of import kill
 
 pytestmark = pytest.mark.netns
 
@@ -430,7 +432,7 @@ def test_a_helper_that_somebody_kills_is_replaced(comm: str) -> None:
 
     def work(machine: Machine) -> list[int]:
         for pid in helpers(comm):
-            os.kill(pid, signal.SIGKILL)
+            kill(pid)
         apply(machine, diff(look(machine), desired()), TAGS)
         machine.remove(TAGS)
         killed = helpers(comm)[-1]
@@ -449,6 +451,28 @@ def test_a_helper_that_somebody_kills_is_replaced(comm: str) -> None:
     with bare_cluster() as cluster:
         assert cluster.inside(work) == [True, 0]
         ping(cluster)
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_rules_for_a_namespace_that_has_ended_are_refused(built: BareCluster, listed: bool) -> None:
+    """And nothing worse. If it is known already those of others are done, or else by whoever looks again."""
+
+    def work(machine: Machine) -> str:
+        script = "*filter\n:MINE - [0:0]\nCOMMIT\n"
+        kill(machine.pid("w2"))
+        if not listed:
+            machine.sandboxes()
+        ops = [Op("add", name, Restore(script)) for name in ("w1", "w2")]
+        with pytest.raises(KernelError) as refused:
+            apply(machine, ops, {})
+        apply(machine, diff(look(machine), desired()), TAGS)
+        return str(refused.value)
+
+    assert "w2" in built.inside(work)
+    if not listed:
+        assert ":MINE " in built.run("w1", "iptables-save", "-t", "filter").stdout
+    assert built.inside(settle) == 0
+    ping(built)
 
 
 def test_of_many_namespaces_another_process_looks_at_some_and_sees_the_same(built: BareCluster) -> None:

@@ -24,6 +24,8 @@ STREAM_LIMIT = 1000
 """Streams that one connection may have open at a time."""
 NUDGE_INTERVAL = 1.0
 """Seconds between two looks whether a client that is made to wait is still there."""
+PONG_INTERVAL = 0.1
+"""Seconds that a client has for answering a ping."""
 PIECE = 64 * 1024
 """Bytes asked for at a time."""
 
@@ -316,7 +318,21 @@ class ChannelConnection:
         self._transport = transport
         self._protocol = protocol
         self._held = Held()
+        self._ponged = asyncio.Event()
         self.streams = [Stream(self._held, {}, self._sender(number)) for number in range(count)]
+
+    async def met(self) -> None:
+        """Wait until the client has answered a ping (RFC 6455, 5.5.3), for `PONG_INTERVAL` at most. Raises
+        ConnectionError.
+
+        client-go begins to read while it still makes its streams, and before 1.34 throws away what comes for
+        one that is not there (kubernetes/kubernetes#131189). On a real cluster the way to the kubelet takes
+        long enough.
+        """
+        await self._socket.ping()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PONG_INTERVAL):
+                await self._ponged.wait()
 
     async def run(self) -> None:
         """Read until the client has gone. Raises
@@ -324,6 +340,12 @@ class ChannelConnection:
         try:
             while True:
                 message = await self._socket.receive()
+                if message.type is WSMsgType.PONG:
+                    self._ponged.set()
+                    continue
+                if message.type is WSMsgType.PING:
+                    await self._socket.pong(message.data)
+                    continue
                 if message.type not in (WSMsgType.BINARY, WSMsgType.TEXT):
                     return
                 said = channels.decode(self._protocol, message.data)

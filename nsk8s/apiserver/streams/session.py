@@ -123,7 +123,7 @@ async def serve(
     """Join whatever the client speaks to the process that `start` makes once its streams are there. Raises
     `ApiError` before the connection is taken over."""
     if upgrade.wants_websocket(request):
-        async with upgrade.websocket(request, WEBSOCKET_PROTOCOLS) as socket:
+        async with upgrade.websocket(request, WEBSOCKET_PROTOCOLS, autoping=False) as socket:
             await _over_channels(request, socket, options, start, words)
             return socket
     protocol = upgrade.agreed(request, SPDY_PROTOCOLS)
@@ -147,6 +147,8 @@ async def _over_channels(
         stdin.discard()
 
     async def work() -> None:
+        if protocol == channels.V5:  # which only client-go speaks
+            await connection.met()
         first = stdout if options.stdout else stderr if options.stderr else error
         await first.write(b"")  # the streams are there (kubelet, createWebSocketStreams)
         await session.attend(start, words)

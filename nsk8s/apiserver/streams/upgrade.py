@@ -93,14 +93,21 @@ class _Taken(asyncio.StreamReaderProtocol):
 
 
 @asynccontextmanager
-async def websocket(request: Request, supported: Sequence[str]) -> AsyncIterator[web.WebSocketResponse]:
+async def websocket(
+    request: Request, supported: Sequence[str], *, autoping: bool = True
+) -> AsyncIterator[web.WebSocketResponse]:
     """The client's connection as a WebSocket, closed at the end. A client that names no protocol gets
-    none. Raises `ApiError`: 403 when it names only others, 400 when it does not know how."""
+    none. Without `autoping` whoever reads is told of pings and pongs. Raises `ApiError`: 403 when it names
+    only others, 400 when it does not know how."""
     asked = _words(request.http.headers.getall("Sec-WebSocket-Protocol", ())[:1])
     if asked and not set(asked) & set(supported):
         raise _disagreement(asked, supported)
     socket = web.WebSocketResponse(
-        protocols=supported, compress=False, max_msg_size=channels.MESSAGE_LIMIT, timeout=1.0
+        protocols=supported,
+        autoping=autoping,
+        compress=False,
+        max_msg_size=channels.MESSAGE_LIMIT,
+        timeout=1.0,
     )
     try:
         await socket.prepare(request.http)

@@ -399,3 +399,28 @@ def test_a_client_that_goes_while_something_else_ends_the_wait_is_no_second_erro
     asyncio.run(story())
     gc.collect()
     assert caplog.records == []
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_client_go_is_told_nothing_before_it_reads_or_has_had_its_time(
+    world: tuple[Served, Pods], monkeypatch: pytest.MonkeyPatch, answers: bool
+) -> None:
+    monkeypatch.setattr(connection, "PONG_INTERVAL", DEADLINE if answers else 0.01)
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(DEADLINE)
+        sock.connect(os.fspath(world[0].paths.socket))
+        sock.sendall(
+            f"GET /api/v1/namespaces/default/pods/cat/exec?{QUERY} HTTP/1.1\r\nHost: x\r\n"
+            f"{KEY}dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: v5.channel.k8s.io\r\n\r\n".encode()
+        )
+        read = b""
+        while b"\r\n\r\n" not in read:
+            read += sock.recv(1)
+        assert sock.recv(2, socket.MSG_WAITALL) == bytes((0x89, 0)), "a ping"
+        if answers:
+            sock.settimeout(0.2)
+            with pytest.raises(TimeoutError):
+                sock.recv(1)
+            sock.settimeout(DEADLINE)
+            sock.sendall(bytes((0x8A, 0x80, 0, 0, 0, 0)))  # a pong
+        assert sock.recv(3, socket.MSG_WAITALL) == bytes((0x82, 1, 1)), "nothing yet on standard output"
