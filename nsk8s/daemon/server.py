@@ -286,7 +286,7 @@ class Daemon:
             await self._proxies()
             if self._events:  # what is told here may ask for more, or for nothing
                 await self._turned.wait()
-            if not self._dirty.is_set() and not self._events:
+            if not self._dirty.is_set():  # what came after that turn is for the next one to weigh
                 self.network.machine.stock(0)
                 self._idle.set()
                 self._announce(())
@@ -383,15 +383,15 @@ class Daemon:
         changed = any(one.verdict != "unchanged" for one in applied)
         operations = 0 if changed else await self.compare()
         deadline = time.monotonic() + float(body.get("wait", 0))
-        state = readiness(self.store)
+        turned, state = self._turned, readiness(self.store)
         while not self._settled(state) and time.monotonic() < deadline:
             yield {"progress": {"ready": state.ready, "total": state.total}}
             try:
                 async with asyncio.timeout(deadline - time.monotonic()):
-                    await self._turned.wait()
+                    await turned.wait()  # the turn may have come while the client was told
             except TimeoutError:
                 break
-            state = readiness(self.store)
+            turned, state = self._turned, readiness(self.store)
         await self.access.opened()
         waiting = state.waiting if float(body.get("wait", 0)) else ()
         yield {"done": {**self._counts(), "changed": changed, "operations": operations, "waiting": waiting}}
