@@ -118,6 +118,16 @@ _NATS = {"ip": socket.AF_INET, "ip6": socket.AF_INET6}
 def rule(text: str, family: str, numbers: Iterator[int]) -> Encoded:
     """A line of ``nft list`` for a chain of a table of `family`; `numbers` gives each anonymous set its own.
     Raises Unknown."""
+    return _read(text, family, numbers) if "{" in text else _without_sets(text, family)
+
+
+@lru_cache(8192)
+def _without_sets(text: str, family: str) -> Encoded:
+    # Most rules are on every node.
+    return _read(text, family, iter(()))
+
+
+def _read(text: str, family: str, numbers: Iterator[int]) -> Encoded:
     try:
         return _Rule(text, family, numbers).encoded()
     except (KeyError, ValueError, OSError, struct.error) as error:

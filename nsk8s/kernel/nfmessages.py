@@ -201,16 +201,19 @@ def _elements(of: Set, elements: Mapping[str, Element], *, whole: bool) -> Itera
             raise Unknown("changes of intervals")
         yield from _ranges(key, list(elements))
         return
-    data = None if of.data in ("", "verdict") else type_of(of.data)
     for text, element in elements.items():
-        parts = [datum(1, key.encode(text))]
-        if whole:
-            if of.data == "verdict":
-                parts.append(nested(2, verdict(element.value)))
-            elif data:
-                parts.append(datum(2, data.encode(element.value)))
-            parts += _user(6, _comment(0, element.comment))
-        yield nested(1, *parts)
+        yield _element(of.key, of.data, text, element) if whole else nested(1, datum(1, key.encode(text)))
+
+
+@lru_cache(8192)
+def _element(key: str, data: str, text: str, element: Element) -> bytes:
+    # Most elements are on every node.
+    parts = [datum(1, type_of(key).encode(text))]
+    if data == "verdict":
+        parts.append(nested(2, verdict(element.value)))
+    elif data:
+        parts.append(datum(2, type_of(data).encode(element.value)))
+    return nested(1, *parts, *_user(6, _comment(0, element.comment)))
 
 
 def _ranges(key: Concat, texts: list[str]) -> Iterator[bytes]:

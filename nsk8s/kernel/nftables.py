@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -17,7 +18,7 @@ from nsk8s.errors import KernelError
 from nsk8s.kernel import nfmessages
 from nsk8s.kernel.netlink import NETLINK_NETFILTER, Netlink, attributes
 from nsk8s.kernel.nfdata import Unknown
-from nsk8s.kernel.programs import TOGETHER, Enter, Result, run
+from nsk8s.kernel.programs import Enter, Result, run
 from nsk8s.linux import nfttext
 from nsk8s.linux.nftables import Command, Key, Tables
 
@@ -46,7 +47,8 @@ def commit(transactions: Mapping[str, Sequence[Sequence[Command]]], enter: Enter
 
 @functools.cache
 def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(TOGETHER, thread_name_prefix="nft")
+    # To start a thread takes longer than most transactions where another one keeps the interpreter busy.
+    return ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="nft")
 
 
 def _socket(name: str, enter: Enter) -> Netlink:
