@@ -103,7 +103,8 @@ def add_veth(
 
 def _basics(link: Link) -> bytes:
     mac = attr(IFLA_ADDRESS, _mac(link.mac)) if link.mac else b""
-    return attr_text(IFLA_IFNAME, link.name) + attr_u32(IFLA_MTU, link.mtu) + mac + _ONE_QUEUE
+    mtu = attr_u32(IFLA_MTU, link.mtu) if link.kind != "bridge" else b""
+    return attr_text(IFLA_IFNAME, link.name) + mtu + mac + _ONE_QUEUE
 
 
 def add_link(sequence: int, link: Link, index: int, master: int = 0, lower: int = 0) -> bytes:
@@ -125,9 +126,10 @@ def add_link(sequence: int, link: Link, index: int, master: int = 0, lower: int 
 
 def configure(sequence: int, link: Link, index: int, *, ipv6: bool) -> Iterator[bytes]:
     """What must be in force before the interface goes up, and cannot be given at creation: its
-    sysctls, no IPv6 link-local address (only where the kernel has IPv6), and on a veth's inner end an alias
-    that names the other end."""
-    body = b""
+    sysctls, no IPv6 link-local address (only where the kernel has IPv6), on a veth's inner end an alias
+    that names the other end, and of a bridge the MTU: one given at creation would follow the ports, and be
+    1500 again without any (net/bridge, br_mtu_auto_adjust)."""
+    body = attr_u32(IFLA_MTU, link.mtu) if link.kind == "bridge" else b""
     if link.peer:
         body += attr(IFLA_IFALIAS, f"{link.peer.namespace}/{link.peer.name}".encode())
     family = _NO_LINK_LOCAL if ipv6 else b""

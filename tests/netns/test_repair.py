@@ -238,6 +238,18 @@ def test_up_says_that_it_has_repaired_something(lab: Lab) -> None:
     assert "unchanged" in lab.up().stdout
 
 
+def test_a_node_whose_last_pod_has_gone_needs_no_repair(cluster: MakeLab) -> None:
+    """Its bridge has no port any more, and keeps its MTU nevertheless."""
+    alone = {**CLUSTER, "spec": {**CLUSTER["spec"], "dns": {"replicas": 0}}}
+    lab = cluster(stream(alone, *OBJECTS))
+    assert lab.inside("n1", "ip", "link", "show", "master", "cni0")
+    lab.write(stream(alone))
+    lab.up()
+    until(lab, lambda: not lab.inside("n1", "ip", "link", "show", "master", "cni0"), "the ports have gone")
+    assert json.loads(lab.inside("n1", "ip", "-j", "link", "show", "cni0"))[0]["mtu"] == 1450
+    assert "unchanged" in lab.up().stdout
+
+
 def test_control_plane_that_comes_back_repairs_what_was_lost(lab: Lab) -> None:
     before = whole(lab)
     kill(Processes(lab.name).daemon())

@@ -71,9 +71,17 @@ def test_an_outer_end_with_sysctls_stays_down_until_they_are_set() -> None:
 
 def test_a_bridge_neither_learns_of_multicast_nor_speaks_stp() -> None:
     seen = decode(rtnetlink.add_link(1, Link("cni0", "bridge", 1450, "02:00:00:00:00:03"), 4))
-    assert (seen["index"], seen["IFLA_MTU"], seen["flags"]) == (4, 1450, 0)
+    assert (seen["index"], seen["flags"]) == (4, 0)
     data = seen["IFLA_LINKINFO"]["IFLA_INFO_DATA"]
     assert (data["IFLA_BR_STP_STATE"], data["IFLA_BR_MCAST_SNOOPING"]) == (0, 0)
+
+
+def test_the_mtu_of_a_bridge_is_set_once_it_is_there() -> None:
+    """One that was given at creation is not what somebody has set (br_change_mtu): it follows the ports."""
+    link = Link("cni0", "bridge", 1450, "02:00:00:00:00:03")
+    assert "IFLA_MTU" not in decode(rtnetlink.add_link(1, link, 4))
+    (seen,) = map(decode, rtnetlink.configure(1, link, 4, ipv6=False))
+    assert (seen["index"], seen["IFLA_MTU"]) == (4, 1450)
 
 
 def test_a_vxlan_device_does_not_learn() -> None:
@@ -106,7 +114,7 @@ def fields(link: Link) -> dict[str, Any]:
 
 
 def test_nothing_to_set_is_no_message() -> None:
-    assert list(rtnetlink.configure(3, Link("x", "bridge", 1500), 5, ipv6=False)) == []
+    assert list(rtnetlink.configure(3, Link("x", "veth", 1500), 5, ipv6=False)) == []
 
 
 def test_an_unknown_setting_is_named() -> None:
