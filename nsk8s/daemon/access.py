@@ -24,7 +24,7 @@ from nsk8s.apiserver.server import ApiServer, Identify
 from nsk8s.cluster.services import API_PORT
 from nsk8s.daemon.network import Network
 from nsk8s.daemon.pki import Keys, server_names, write
-from nsk8s.errors import HostError, NsK8sError
+from nsk8s.errors import HostError, KernelError, NsK8sError
 from nsk8s.kernel.listening import listening
 from nsk8s.paths import ClusterPaths
 
@@ -106,12 +106,15 @@ class Access:
         for name in names:
             try:
                 namespace = machine.network(name)
-                found[namespace] = None
-                if namespace not in self._nodes:
+            except KernelError:  # not there yet, or not any more: whoever makes it opens it
+                continue
+            found[namespace] = None
+            if namespace not in self._nodes:
+                try:
                     with machine.enter(name):
                         found[namespace] = listening("", API_PORT)
-            except (OSError, NsK8sError) as error:  # the next look at the node finds it, or makes it anew
-                log.error("the API cannot listen on node %s: %s", name, error)
+                except OSError as error:  # the next look at the node tries again
+                    log.error("the API cannot listen on node %s: %s", name, error)
         return found
 
     async def _close(self) -> None:
