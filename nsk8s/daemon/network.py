@@ -79,6 +79,7 @@ class Network:
         self.machine = machine
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="kernel")
         self._applied: dict[str, NamespaceState] = {}
+        self._tags: dict[str, str] = {}
         self._shared: dict[str, Share] = {}
         self._generations: dict[str, int | None] = {}
         self._unsure = True  # nobody has looked yet at what an earlier control plane may have left
@@ -113,6 +114,7 @@ class Network:
 
     def _reach(self, plan: Plan) -> Steps[None]:
         plan = self._with_host(plan)
+        self._make_way(plan)
         changed, gone = self._pending(plan)
         if self._unsure:
             yield from self._compare(plan, [], self.machine.sandboxes())
@@ -127,10 +129,18 @@ class Network:
                 yield from self._compare(plan, list(names), self.machine.sandboxes())
             else:
                 self._wrote(ops)
-                self._remember(plan.states, names)
+                self._remember(plan, names)
         for name in gone:
             self._applied.pop(name, None)
         self._share(plan)
+
+    def _make_way(self, plan: Plan) -> None:
+        """The sandbox of a former pod goes before another one of its name comes."""
+        former = [n for n, tag in plan.tags.items() if n in self._applied and self._tags.get(n) != tag]
+        if former:
+            self.machine.remove(former)
+        for name in former:
+            del self._applied[name]
 
     def _pending(self, plan: Plan) -> tuple[set[str], list[str]]:
         """Namespaces that are not as the plan has them, and those it does not have."""
@@ -207,10 +217,10 @@ class Network:
             )
             yield from self.machine.applying(ops, plan.tags)
             self._wrote(ops)
-            self._remember(plan.states, scope)
+            self._remember(plan, scope)
         else:
             ops = ()
-        self._remember(plan.states, present)
+        self._remember(plan, present)
         self._unsure = False
         self._share(plan)
         return len(ops) + len(stray)
@@ -246,9 +256,10 @@ class Network:
             found[name] = ours(state, plan.states[name], self._applied.get(name))
         return found
 
-    def _remember(self, states: States, names: Iterable[str]) -> None:
+    def _remember(self, plan: Plan, names: Iterable[str]) -> None:
         for name in names:
-            self._applied[name] = states[name]
+            self._applied[name] = plan.states[name]
+            self._tags[name] = plan.tags.get(name, "")
 
     def _wrote(self, ops: Iterable[Op]) -> None:
         """Follow the generations over our own writing: each commit of an iptables table is one, and each

@@ -15,7 +15,7 @@ from nsk8s.kernel.sandboxes import Sandbox
 from nsk8s.linux import iptables, nftables
 from nsk8s.linux.nftables import Key, Set, Table
 from nsk8s.linux.state import Reading, apply
-from nsk8s.linux.values import Chain, Link, NamespaceState, Op, Restore, Ruleset, Transaction
+from nsk8s.linux.values import Chain, Link, Namespace, NamespaceState, Op, Restore, Ruleset, Transaction
 
 
 def rules(*jumps: str) -> Ruleset:
@@ -33,7 +33,7 @@ class ModelMachine:
 
     def __init__(self) -> None:
         self.states: Mapping[str, NamespaceState] = {}
-        self.tags: Mapping[str, str] = {}
+        self.tags: dict[str, str] = {}
         self.numbers: dict[str, int] = {}
         self.dumped: list[str] = []
         self.meddle = ""
@@ -49,8 +49,9 @@ class ModelMachine:
 
     def applying(self, ops: Sequence[Op], tags: Mapping[str, str]) -> Iterator[list[str]]:
         yield []
-        self.tags = tags
         for op in ops:
+            if isinstance(op.value, Namespace):
+                self.tags[op.namespace] = tags.get(op.namespace, "")
             self.states = apply(self.states, op)
             self.numbers.setdefault(op.namespace, 1)
             if isinstance(op.value, Restore):
@@ -164,6 +165,20 @@ def test_a_pod_that_died_is_told_of_once_and_not_made_again_by_itself(
         without = Plan({name: NamespaceState(name) for name in ("w1", "p2")}, {"p2": "u2"}, {})
         assert await network.compare(without, ["w1", "p2"]) == Compared((), 0)
         assert machine.states.keys() == {"w1", "p2"}
+
+    asyncio.run(story())
+
+
+def test_a_pod_of_a_former_ones_name_gets_a_sandbox_of_its_own(
+    machine: ModelMachine, network: Network
+) -> None:
+    async def story() -> None:
+        states = {name: NamespaceState(name) for name in ("w1", "p1")}
+        await reach(network, Plan(states, {"p1": "former"}, {}))
+        wanted = Plan({**states, "p1": NamespaceState("p1")}, {"p1": "new"}, {})
+        await reach(network, wanted)
+        assert machine.tags["p1"] == "new"
+        assert await network.compare(wanted, ["w1", "p1"]) == Compared((), 0)
 
     asyncio.run(story())
 
