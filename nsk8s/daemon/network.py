@@ -136,11 +136,13 @@ class Network:
 
     def _make_way(self, plan: Plan) -> None:
         """The sandbox of a former pod goes before another one of its name comes."""
-        former = [n for n, tag in plan.tags.items() if n in self._applied and self._tags.get(n) != tag]
+        other = {name for name, tag in plan.tags.items() if self._tags.get(name) != tag}
+        former = other & (self._applied.keys() | self._shared.keys())
         if former:
             self.machine.remove(former)
         for name in former:
-            del self._applied[name]
+            self._applied.pop(name, None)
+            self._shared.pop(name, None)
 
     def _pending(self, plan: Plan) -> tuple[set[str], list[str]]:
         """Namespaces that are not as the plan has them, and those it does not have."""

@@ -9,7 +9,7 @@ from typing import cast
 
 import pytest
 
-from nsk8s.daemon.network import LOOK, Compared, Network, Plan, portions
+from nsk8s.daemon.network import LOOK, Compared, Network, Plan, Share, portions
 from nsk8s.kernel.machine import Machine
 from nsk8s.kernel.sandboxes import Sandbox
 from nsk8s.linux import iptables, nftables
@@ -43,6 +43,10 @@ class ModelMachine:
 
     def remove(self, names: Iterable[str]) -> None:
         self.states = {n: s for n, s in self.states.items() if n not in set(names)}
+
+    def add_shared(self, name: str, owner: str, tag: str) -> None:
+        self.states = {**self.states, name: NamespaceState(name)}
+        self.tags[name] = tag
 
     def generation(self, name: str) -> int:
         return self.numbers[name]
@@ -169,13 +173,20 @@ def test_a_pod_that_died_is_told_of_once_and_not_made_again_by_itself(
     asyncio.run(story())
 
 
+@pytest.mark.parametrize(
+    "former",
+    [
+        Plan({name: NamespaceState(name) for name in ("w1", "p1")}, {"p1": "former"}, {}),
+        Plan({"w1": NamespaceState("w1")}, {}, {"p1": Share("w1", "former")}),
+    ],
+    ids=("its own network", "its node's network"),
+)
 def test_a_pod_of_a_former_ones_name_gets_a_sandbox_of_its_own(
-    machine: ModelMachine, network: Network
+    machine: ModelMachine, network: Network, former: Plan
 ) -> None:
     async def story() -> None:
-        states = {name: NamespaceState(name) for name in ("w1", "p1")}
-        await reach(network, Plan(states, {"p1": "former"}, {}))
-        wanted = Plan({**states, "p1": NamespaceState("p1")}, {"p1": "new"}, {})
+        await reach(network, former)
+        wanted = Plan({name: NamespaceState(name) for name in ("w1", "p1")}, {"p1": "new"}, {})
         await reach(network, wanted)
         assert machine.tags["p1"] == "new"
         assert await network.compare(wanted, ["w1", "p1"]) == Compared((), 0)
