@@ -79,7 +79,6 @@ class Network:
         self.machine = machine
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="kernel")
         self._applied: dict[str, NamespaceState] = {}
-        self._tags: dict[str, str] = {}
         self._shared: dict[str, Share] = {}
         self._generations: dict[str, int | None] = {}
         self._unsure = True  # nobody has looked yet at what an earlier control plane may have left
@@ -129,15 +128,14 @@ class Network:
                 yield from self._compare(plan, list(names), self.machine.sandboxes())
             else:
                 self._wrote(ops)
-                self._remember(plan, names)
+                self._remember(plan.states, names)
         for name in gone:
             self._applied.pop(name, None)
         self._share(plan)
 
     def _make_way(self, plan: Plan) -> None:
         """The sandbox of a former pod goes before another one of its name comes."""
-        other = {name for name, tag in plan.tags.items() if self._tags.get(name) != tag}
-        former = other & (self._applied.keys() | self._shared.keys())
+        former = [name for name, tag in plan.tags.items() if self.machine.tag(name) not in (None, tag)]
         if former:
             self.machine.remove(former)
         for name in former:
@@ -219,10 +217,10 @@ class Network:
             )
             yield from self.machine.applying(ops, plan.tags)
             self._wrote(ops)
-            self._remember(plan, scope)
+            self._remember(plan.states, scope)
         else:
             ops = ()
-        self._remember(plan, present)
+        self._remember(plan.states, present)
         self._unsure = False
         self._share(plan)
         return len(ops) + len(stray)
@@ -258,10 +256,9 @@ class Network:
             found[name] = ours(state, plan.states[name], self._applied.get(name))
         return found
 
-    def _remember(self, plan: Plan, names: Iterable[str]) -> None:
+    def _remember(self, states: States, names: Iterable[str]) -> None:
         for name in names:
-            self._applied[name] = plan.states[name]
-            self._tags[name] = plan.tags.get(name, "")
+            self._applied[name] = states[name]
 
     def _wrote(self, ops: Iterable[Op]) -> None:
         """Follow the generations over our own writing: each commit of an iptables table is one, and each

@@ -88,6 +88,11 @@ class Machine:
             raise KernelError(errno.ENOENT, f"ip netns pids {self._prefix}{name}", name)
         return found.pid
 
+    def tag(self, name: str) -> str | None:
+        """The tag of a sandbox; None if there is no sandbox of this name."""
+        found = self._sandboxes.get(name)
+        return None if found is None else found.tag
+
     def network(self, name: str) -> int:
         """Which network namespace a sandbox has, as the kernel numbers them; KernelError if there is no such
         sandbox."""

@@ -41,6 +41,9 @@ class ModelMachine:
     def sandboxes(self, *, thorough: bool = True) -> dict[str, Sandbox]:
         return {name: Sandbox(name, self.tags.get(name, ""), 1) for name in self.states}
 
+    def tag(self, name: str) -> str | None:
+        return self.tags.get(name) if name in self.states else None
+
     def remove(self, names: Iterable[str]) -> None:
         self.states = {n: s for n, s in self.states.items() if n not in set(names)}
 
