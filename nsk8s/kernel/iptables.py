@@ -9,9 +9,11 @@ import functools
 import re
 import subprocess
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 
 from nsk8s.errors import KernelError
-from nsk8s.kernel import nftables, programs
+from nsk8s.kernel import nfreplay, nftables, programs
+from nsk8s.kernel.nfreplay import Recording
 from nsk8s.kernel.programs import Enter, Result, run
 from nsk8s.linux.values import Family
 
@@ -20,16 +22,41 @@ _LINE = re.compile(r"line:? (\d+)")
 
 _PROGRAMS: Mapping[Family, str] = {4: "iptables", 6: "ip6tables"}
 
+_FEW = 2
+"""So many run together sooner than one after the other."""
+
 
 def restore(scripts: Mapping[str, str], enter: Enter, family: Family = 4) -> list[KernelError]:
     """Feed each namespace (by name) its script for ``iptables-restore --noflush --counters``.
 
-    Every script is atomic per table; one that fails does not keep the others. Returns the failures.
+    Every script is atomic per table; one that fails does not keep the others. Where several namespaces get
+    the same one, what it did in the first is done again in the others, if it can be. Returns the failures.
     Raises HostError if there is no iptables-restore.
     """
-    program = f"{_PROGRAMS[family]}-restore"
-    results = run((program, "--noflush", "--counters", "-w"), scripts, enter)
-    return [_failure(program, one, scripts[one.namespace]) for one in results if one.status != 0]
+    argv = (f"{_PROGRAMS[family]}-restore", "--noflush", "--counters", "-w")
+    same = _same(scripts)
+    others = {name for names in same for name in names[1:]}
+    with ExitStack() as stack:
+        firsts = {name: stack.enter_context(Recording(argv, name, scripts[name], enter)) for name, *_ in same}
+        alone = scripts.keys() - firsts.keys() - others
+        results = list(run(argv, {name: text for name, text in scripts.items() if name in alone}, enter))
+        again: dict[str, list[list[bytes]]] = {}
+        for first, *rest in same:
+            if done := firsts[first].transactions(family):
+                again |= dict.fromkeys(rest, done)
+        left = others - again.keys() | nftables.send(again, enter)
+        results += [one.finish() for one in firsts.values()]
+    results += run(argv, {name: text for name, text in scripts.items() if name in left}, enter)
+    return [_failure(argv[0], one, scripts[one.namespace]) for one in results if one.status != 0]
+
+
+def _same(scripts: Mapping[str, str]) -> list[list[str]]:
+    """The namespaces that get the same script, where it is worth while to have it read only once."""
+    names: dict[str, list[str]] = {}
+    for name, text in scripts.items():
+        names.setdefault(text, []).append(name)
+    several = {text: of for text, of in names.items() if len(of) > _FEW and nfreplay.portable(text)}
+    return list(several.values()) if several and backend() == "nf_tables" else []
 
 
 def save(namespaces: Iterable[str], enter: Enter, family: Family = 4) -> dict[str, str]:

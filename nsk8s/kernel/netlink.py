@@ -33,6 +33,7 @@ _NLA_TYPE = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 
 _SOL_NETLINK = 270
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
+_NETLINK_ADD_MEMBERSHIP = 1
 _NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK = 10, 11, 12
 
 _MOMENT = 0.1  # seconds, several grace periods
@@ -203,6 +204,24 @@ class Netlink:
                         raise OSError(number, os.strerror(number))
                     return found, complete
                 found.append(content)
+
+    def listen(self, group: int, room: int) -> None:
+        """Be told what happens, by the kernel's notifications of a group; `room` octets of them may wait."""
+        with suppress(PermissionError):
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, room)
+        self._socket.bind((0, 0))  # who has no address yet is told nothing
+        self._socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
+
+    def fileno(self) -> int:
+        """The descriptor, to wait for what comes."""
+        return self._socket.fileno()
+
+    def heard(self) -> Iterator[tuple[int, bytes]]:
+        """Type and body of each notification that has come. Raises OSError (ENOBUFS) if some were lost."""
+        with suppress(BlockingIOError):
+            while True:
+                for kind, _, _, body in _messages(self._socket.recv(_DUMP, socket.MSG_DONTWAIT)):
+                    yield kind, body
 
     def get(self, kind: int, body: bytes) -> bytes:
         """Ask for one object; returns the body of the answer. Raises OSError if refused."""

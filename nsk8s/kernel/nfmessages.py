@@ -34,9 +34,8 @@ from nsk8s.linux.nftables import Chain, Command, Element, Elements, Rule, Set, T
 
 _SUBSYSTEM = 10
 _BEGIN, _END = 0x10, 0x11
-_NEWTABLE, _DELTABLE, _NEWCHAIN, _DELCHAIN, _NEWRULE, _DELRULE = (
-    _SUBSYSTEM << 8 | n for n in (0, 2, 3, 5, 6, 8)
-)
+_NEWTABLE, _DELTABLE = (_SUBSYSTEM << 8 | n for n in (0, 2))
+NEWCHAIN, DELCHAIN, NEWRULE, DELRULE, NEWGEN = (_SUBSYSTEM << 8 | n for n in (3, 5, 6, 8, 15))
 _NEWSET, _DELSET, _NEWSETELEM, _DELSETELEM = (_SUBSYSTEM << 8 | n for n in (9, 11, 12, 14))
 _FAMILIES = {"ip": socket.AF_INET, "ip6": socket.AF_INET6, "inet": 1, "bridge": socket.AF_BRIDGE}
 _HOOKS = {"prerouting": 0, "input": 1, "forward": 2, "output": 3, "postrouting": 4}
@@ -50,12 +49,26 @@ _MOST = 60_000
 """Octets of elements in a message: the length of an attribute has 16 bits."""
 
 
-def transaction(commands: Sequence[Command]) -> list[bytes]:
-    """All messages. Raises Unknown for words that only nft itself understands."""
-    found = [_bound(_BEGIN, 0)]
+Known = dict[int, tuple[Command, list[bytes]]]
+"""Commands and their messages, by their place in a transaction."""
+
+
+def transaction(commands: Sequence[Command], known: Known) -> list[bytes]:
+    """All messages; those of commands that are `known` at their place are taken from there, the others added.
+    Raises Unknown for words that only nft itself understands."""
+    found: list[bytes] = []
     for number, command in enumerate(commands):
-        found += _messages(number, command, _NUMBERS)
-    return [*found, _bound(_END, len(commands))]
+        former = known.get(number)
+        if former is None or former[0] != command:
+            former = known[number] = command, list(_messages(number, command, _NUMBERS))
+        found += former[1]
+    return enclosed(found, len(commands))
+
+
+def enclosed(messages: Iterable[bytes], number: int = 0) -> list[bytes]:
+    """Messages that take effect together, or not at all; what is wrong with all of them is refused under
+    `number`."""
+    return [_bound(_BEGIN, 0), *messages, _bound(_END, number)]
 
 
 def _bound(kind: int, number: int) -> bytes:
@@ -73,11 +86,11 @@ def _messages(number: int, command: Command, numbers: Iterator[int]) -> Iterator
         case Table(comment=comment):
             yield one(_NEWTABLE, be32(2, 0), *_user(6, _comment(0, comment))) if add else one(_DELTABLE)
         case Chain() as chain if add:
-            yield one(_NEWCHAIN, *_chain(chain))
+            yield one(NEWCHAIN, *_chain(chain))
         case Chain(name=name) if command.verb == "flush":
-            yield one(_DELRULE, attr_text(2, name))
+            yield one(DELRULE, attr_text(2, name))
         case Chain(name=name):
-            yield one(_DELCHAIN, attr_text(3, name))
+            yield one(DELCHAIN, attr_text(3, name))
         case Rule(chain, text):
             made = nfexpressions.rule(text, command.family, numbers)
             for held in made.sets:
@@ -86,7 +99,7 @@ def _messages(number: int, command: Command, numbers: Iterator[int]) -> Iterator
                     yield one(_NEWSETELEM, be32(4, held.identifier), nested(3, part))
             note = _user(7, _comment(0, made.comment))
             expressions = nested(4, made.expressions)
-            yield one(_NEWRULE, attr_text(2, chain), expressions, *note, flags=NLM_F_CREATE | NLM_F_APPEND)
+            yield one(NEWRULE, attr_text(2, chain), expressions, *note, flags=NLM_F_CREATE | NLM_F_APPEND)
         case Set() as held_set if add:
             yield one(_NEWSET, *_set(held_set, next(numbers)))
         case Set(name=name):

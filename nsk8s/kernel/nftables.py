@@ -12,12 +12,13 @@ import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from itertools import chain, zip_longest
+from itertools import chain
 
 from nsk8s.errors import KernelError
 from nsk8s.kernel import nfmessages
 from nsk8s.kernel.netlink import NETLINK_NETFILTER, Netlink, attributes
 from nsk8s.kernel.nfdata import Unknown
+from nsk8s.kernel.nfmessages import Known
 from nsk8s.kernel.programs import Enter, Result, run
 from nsk8s.linux import nfttext
 from nsk8s.linux.nftables import Command, Key, Tables
@@ -34,15 +35,36 @@ def commit(transactions: Mapping[str, Sequence[Sequence[Command]]], enter: Enter
     """Carry out transactions in each namespace (by name), one after the other: each of them whole or not at
     all. After one that fails the namespace's others are left out. Returns the failures.
 
-    Those of several namespaces go on together.
+    Those of several namespaces go on together, and what most of them get is put together once.
     """
+    longest = max(map(len, transactions.values()), default=0) if len(transactions) > 1 else 0
+    known: list[Known] = [{} for _ in range(longest)]
     done: list[Future[list[KernelError]]] = []
     try:
         for name, several in transactions.items():
-            done.append(_threads().submit(_all, name, several, _socket(name, enter), enter))
+            done.append(_threads().submit(_all, name, several, _socket(name, enter), enter, known))
         return list(chain.from_iterable(one.result() for one in done))
     finally:
         wait(done)
+
+
+def send(batches: Mapping[str, Sequence[Sequence[bytes]]], enter: Enter) -> set[str]:
+    """Send each namespace (by name) transactions that are messages already, one after the other. Returns the
+    namespaces in which one was refused; what follows it was not sent there."""
+    done: dict[str, Future[bool]] = {}
+    try:
+        for name, several in batches.items():
+            done[name] = _threads().submit(_accepted, several, _socket(name, enter))
+        return {name for name, one in done.items() if not one.result()}
+    finally:
+        wait(done.values())
+
+
+def _accepted(several: Sequence[Sequence[bytes]], netlink: Netlink) -> bool:
+    try:
+        return not any(map(netlink.whole, several))
+    finally:
+        netlink.retire()
 
 
 @functools.cache
@@ -57,10 +79,10 @@ def _socket(name: str, enter: Enter) -> Netlink:
 
 
 def _all(
-    name: str, several: Sequence[Sequence[Command]], netlink: Netlink, enter: Enter
+    name: str, several: Sequence[Sequence[Command]], netlink: Netlink, enter: Enter, known: Sequence[Known]
 ) -> list[KernelError]:
     try:
-        for commands, messages in _prepared(several):
+        for commands, messages in _prepared(several, known):
             if messages is None:
                 failed = _by_nft(name, commands, enter)
             else:
@@ -73,25 +95,29 @@ def _all(
 
 
 def _prepared(
-    several: Sequence[Sequence[Command]],
+    several: Sequence[Sequence[Command]], known: Sequence[Known]
 ) -> Iterator[tuple[Sequence[Command], Sequence[bytes] | None]]:
     """Transactions with their messages: those of the next are put together while the kernel works on one."""
+
+    def messages(number: int) -> Sequence[bytes] | None:
+        return _messages(several[number], known[number] if known else {})
+
     if len(several) == 1:
-        yield several[0], _messages(several[0])
+        yield several[0], messages(0)
         return
     with ThreadPoolExecutor(1, thread_name_prefix="nft-messages") as thread:
-        coming = thread.submit(_messages, several[0])
-        for commands, following in zip_longest(several, several[1:]):
-            messages = coming.result()
-            if following:
-                coming = thread.submit(_messages, following)
-            yield commands, messages
+        coming = thread.submit(messages, 0)
+        for number, commands in enumerate(several):
+            made = coming.result()
+            if number + 1 < len(several):
+                coming = thread.submit(messages, number + 1)
+            yield commands, made
 
 
-def _messages(commands: Sequence[Command]) -> Sequence[bytes] | None:
+def _messages(commands: Sequence[Command], known: Known) -> Sequence[bytes] | None:
     """None if only nft itself understands them."""
     try:
-        return nfmessages.transaction(commands)
+        return nfmessages.transaction(commands, known)
     except Unknown:
         return None
 

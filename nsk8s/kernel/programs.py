@@ -34,13 +34,6 @@ _PACKAGES = {"nft": "nftables"}
 """The Debian packages of programs that come in one of another name than their own beginning."""
 
 
-class _Run(Struct, frozen=True):
-    namespace: str
-    process: subprocess.Popen[bytes]
-    output: IO[bytes]
-    errors: IO[bytes]
-
-
 class Result(Struct, frozen=True):
     """How a run ended: its exit status and what it wrote."""
 
@@ -50,57 +43,74 @@ class Result(Struct, frozen=True):
     errors: str
 
 
+class Running:
+    """A program at work in a namespace, with an input of its own. Raises HostError if it is not there."""
+
+    def __init__(self, argv: tuple[str, ...], namespace: str, text: str, enter: Enter) -> None:
+        # Files in memory, not pipes: nobody has to read while the process writes.
+        self._program, self._namespace = argv[0], namespace
+        source, self._output, self._errors = _memory("in"), _memory("out"), _memory("err")
+        with source:
+            source.write(text.encode())
+            source.seek(0)
+            try:
+                with enter(namespace):
+                    self._process = subprocess.Popen(
+                        argv, stdin=source, stdout=self._output, stderr=self._errors
+                    )
+            except BaseException as error:
+                self._output.close()
+                self._errors.close()
+                if isinstance(error, FileNotFoundError) and error.filename == argv[0]:
+                    raise missing(argv[0], error) from error
+                raise
+
+    @property
+    def pid(self) -> int:
+        """The process."""
+        return self._process.pid
+
+    def kill(self) -> None:
+        """End it, if nobody has asked how it ended."""
+        if not self._output.closed:
+            self._process.kill()
+            self.finish()
+
+    def finish(self) -> Result:
+        """Wait until it ends, once. Raises Timeout."""
+        with self._output, self._errors:
+            try:
+                if not _ends(self._process, DEADLINE):
+                    self._process.kill()
+                    raise Timeout(
+                        f"namespace {self._namespace}: {self._program} did not end in {DEADLINE:g} s"
+                    )
+            finally:
+                status = self._process.wait()
+            self._output.seek(0)
+            self._errors.seek(0)
+            errors = self._errors.read().decode(errors="replace").strip()
+            return Result(self._namespace, status, self._output.read(), errors)
+
+
 def run(argv: tuple[str, ...], inputs: Mapping[str, str], enter: Enter) -> Iterator[Result]:
     """Run `argv` once per namespace with its input, several at a time; yields as they end, in order."""
-    running: deque[_Run] = deque()
+    running: deque[Running] = deque()
     at_work = 2 * (os.cpu_count() or 1)
     try:
         for namespace, text in inputs.items():
             if len(running) >= (TOGETHER if text and len(text) <= LITTLE else at_work):
-                yield _finish(argv[0], running.popleft())
-            running.append(_start(argv, namespace, text, enter))
+                yield running.popleft().finish()
+            running.append(Running(argv, namespace, text, enter))
         while running:
-            yield _finish(argv[0], running.popleft())
+            yield running.popleft().finish()
     finally:
-        for run in running:  # after an error: nobody will ask how they ended
-            run.process.kill()
-            _finish(argv[0], run)
-
-
-def _start(argv: tuple[str, ...], namespace: str, text: str, enter: Enter) -> _Run:
-    # Files in memory, not pipes: nobody has to read while the process writes.
-    source, output, errors = _memory("in"), _memory("out"), _memory("err")
-    with source:
-        source.write(text.encode())
-        source.seek(0)
-        try:
-            with enter(namespace):
-                process = subprocess.Popen(argv, stdin=source, stdout=output, stderr=errors)
-        except BaseException as error:
-            output.close()
-            errors.close()
-            if isinstance(error, FileNotFoundError) and error.filename == argv[0]:
-                raise missing(argv[0], error) from error
-            raise
-    return _Run(namespace, process, output, errors)
+        for one in running:  # after an error: nobody will ask how they ended
+            one.kill()
 
 
 def _memory(name: str) -> IO[bytes]:
     return os.fdopen(os.memfd_create(name), "w+b")
-
-
-def _finish(program: str, run: _Run) -> Result:
-    with run.output, run.errors:
-        try:
-            if not _ends(run.process, DEADLINE):
-                run.process.kill()
-                raise Timeout(f"namespace {run.namespace}: {program} did not end in {DEADLINE:g} s")
-        finally:
-            status = run.process.wait()
-        run.output.seek(0)
-        run.errors.seek(0)
-        errors = run.errors.read().decode(errors="replace").strip()
-        return Result(run.namespace, status, run.output.read(), errors)
 
 
 def _ends(process: subprocess.Popen[bytes], deadline: float) -> bool:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import TypeVar
 
@@ -237,7 +238,7 @@ def test_we_say_to_the_kernel_what_nft_says(inside: Inside[tuple[str, str]], fam
     """The same expressions, and the same words again."""
     wanted = of_rules(family, MORE[family])
     commands = transaction(EMPTY, wanted)
-    nfmessages.transaction(commands)  # nothing in it is unknown
+    nfmessages.transaction(commands, {})  # nothing in it is unknown
 
     def said() -> str:
         words = ["nft", "--debug=netlink", "list", "ruleset"]
@@ -271,7 +272,7 @@ def test_we_say_to_the_kernel_what_nft_says(inside: Inside[tuple[str, str]], fam
 def test_what_only_nft_understands_it_does(inside: Inside[None], rule: str) -> None:
     wanted = of_rules("ip", (rule,))
     with pytest.raises(Unknown):
-        nfmessages.transaction(transaction(EMPTY, wanted))
+        nfmessages.transaction(transaction(EMPTY, wanted), {})
 
     def story() -> None:
         assert commit(EMPTY, wanted) == []
@@ -311,3 +312,43 @@ def test_a_transaction_that_is_refused_changes_nothing_and_names_its_cause(insid
         assert observed(TABLE.key) == tables(TABLE)
 
     inside(story)
+
+
+def test_each_of_several_namespaces_gets_its_own() -> None:
+    """What they have in common is put together once; where they differ each has what it should."""
+
+    def of(number: int) -> Tables:
+        ports = {f"tcp . {port}": PLAIN for port in (53, 80 + number)}
+        rules = (
+            *RULES[:number],
+            f"ip daddr 10.0.0.{number} drop",
+            *RULES[number:],
+            "tcp dport { 1, 2 } drop",
+        )
+        chains = {**TABLE.chains, "filter-forward": replace(TABLE.chains["filter-forward"], rules=rules)}
+        return tables(
+            replace(
+                TABLE,
+                chains=chains,
+                sets={**TABLE.sets, "ports": replace(TABLE.sets["ports"], elements=ports)},
+            )
+        )
+
+    numbers = {"w0": 0, "w1": 1, "w2": 2, "w3": 3, "w4": 3}
+    with ExitStack() as stack:
+        ids = {}
+        for name in numbers:
+            thread = stack.enter_context(ThreadPoolExecutor(1))
+            thread.submit(namespaces.unshare, namespaces.CLONE_NEWNET).result()
+            ids[name] = thread.submit(threading.get_native_id).result()
+
+        def enter(name: str) -> AbstractContextManager[None]:
+            return namespaces.inside(ids[name], "net")
+
+        for before, after in ((None, numbers), (numbers, dict(zip(numbers, (4, 0, 0, 4, 1), strict=True)))):
+            wanted = {name: of(number) for name, number in after.items()}
+            actual = {name: of(before[name]) if before else EMPTY for name in numbers}
+            work = {name: pieces(transaction(actual[name], wanted[name])) for name in numbers}
+            assert nftables.commit(work, enter) == []
+            keys = dict.fromkeys(numbers, (("ip", "nsk8s-test"),))
+            assert nftables.tables(keys, enter) == wanted
