@@ -96,4 +96,9 @@ class ClusterPaths(NamedTuple):
 
     def log(self, pod_uid: str, container: str, attempt: int) -> Path:
         """What one run of a container wrote."""
-        return self.logs / pod_uid / f"{container}.{attempt}.log"
+        return Path(log_file(os.fspath(self.logs), pod_uid, container, attempt))
+
+
+def log_file(logs: str, pod_uid: str, container: str, attempt: int) -> str:
+    """As `ClusterPaths.log`, for many of them: a path takes 20 us to put together."""
+    return f"{logs}/{pod_uid}/{container}.{attempt}.log"

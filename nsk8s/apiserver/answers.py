@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
 from time import time
 from typing import Any
-from wsgiref.handlers import format_date_time
 
 import msgspec
 from aiohttp import HttpVersion11, web
@@ -48,7 +48,7 @@ class Answer(web.StreamResponse):
 @lru_cache(maxsize=32)
 def _begin(code: int, second: int) -> str:
     """Status line and headers of all JSON answers within a second."""
-    date = format_date_time(second)
+    date = formatdate(second, usegmt=True)
     return f"HTTP/1.1 {code} {HTTPStatus(code).phrase}\r\nContent-Type: {JSON}\r\nDate: {date}\r\n"
 
 

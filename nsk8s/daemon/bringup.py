@@ -120,20 +120,26 @@ def apply_all(
 
 
 class Readiness(Struct, frozen=True):
-    """How far a cluster is: pods ready of those wanted, and what is still waited for, in words. `over`:
-    no waiting helps, there are only pods left that have failed for good."""
+    """How far a cluster is: pods ready of those wanted, those that are not, and what else is `lacking`, in
+    words. `over`: no waiting helps, there are only pods left that have failed for good."""
 
     ready: int
     total: int
-    waiting: tuple[str, ...]
+    unready: tuple[Pod, ...]
+    lacking: tuple[str, ...]
     over: bool
+
+    @property
+    def waiting(self) -> tuple[str, ...]:
+        """What is still waited for, in words."""
+        return (*map(_waits, self.unready), *self.lacking)
 
 
 def readiness(store: Store) -> Readiness:
     """Whether every pod that somebody asked for is there and ready (or has succeeded)."""
-    ready = total = 0
-    waiting = []
-    failed = 0
+    ready = total = failed = 0
+    unready: list[Pod] = []
+    lacking: list[str] = []
     for pod in store.views("pods"):
         assert isinstance(pod, Pod)
         if pod.metadata.deletionTimestamp:
@@ -146,7 +152,7 @@ def readiness(store: Store) -> Readiness:
         total += 1
         ready += good
         if not good:
-            waiting.append(f"pod {pod.metadata.namespace}/{pod.metadata.name}: {_why(store, pod)}")
+            unready.append(pod)
     for resource in MAKERS:
         for obj in store.list(resource):
             meta = obj["metadata"]
@@ -156,14 +162,15 @@ def readiness(store: Store) -> Readiness:
             if missing:
                 total += missing
                 kind = obj["kind"].lower()
-                waiting.append(f"{kind} {meta['namespace']}/{meta['name']}: {missing} pods to come")
+                lacking.append(f"{kind} {meta['namespace']}/{meta['name']}: {missing} pods to come")
     for job in store.list(jobs.RESOURCE):
         end = jobstate.condition(job.get("status") or {}, "Failed")
         if end is not None:
             total, failed = total + 1, failed + 1
             name = f"{job['metadata']['namespace']}/{job['metadata']['name']}"
-            waiting.append(f"job {name}: {end['reason']}: {end['message']}")
-    return Readiness(ready, total, tuple(waiting), failed == len(waiting))
+            lacking.append(f"job {name}: {end['reason']}: {end['message']}")
+    over = failed == len(unready) + len(lacking)
+    return Readiness(ready, total, tuple(unready), tuple(lacking), over)
 
 
 def _missing(resource: str, obj: Obj) -> int:
@@ -182,8 +189,12 @@ def _missing(resource: str, obj: Obj) -> int:
     return missing
 
 
-def _why(store: Store, pod: Pod) -> str:
-    """One line: what this pod waits for."""
+def _waits(pod: Pod) -> str:
+    """One line: a pod and what it waits for."""
+    return f"pod {pod.metadata.namespace}/{pod.metadata.name}: {_why(pod)}"
+
+
+def _why(pod: Pod) -> str:
     for status in (*pod.status.initContainerStatuses, *pod.status.containerStatuses):
         waiting = status.state.get("waiting")
         if waiting and waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):

@@ -38,7 +38,7 @@ from nsk8s.errors import KernelError, NsK8sError
 from nsk8s.kernel import processes
 from nsk8s.kernel.forked import ForkServer
 from nsk8s.kernel.processes import CannotRun
-from nsk8s.paths import ClusterPaths
+from nsk8s.paths import ClusterPaths, log_file
 from nsk8s.workloads import images, podfiles
 from nsk8s.workloads.standins import Servers, StandIn
 
@@ -60,6 +60,7 @@ class Runtime:
         places: Places,
     ) -> None:
         self._paths = paths
+        self._logs = os.fspath(paths.logs)
         self._network = network
         self._post = post
         self._runs = runs
@@ -194,7 +195,7 @@ class Runtime:
             hostname=podfiles.hostname(pod),
             ip=pod.status.podIP,
             secondary=next(iter(pod.status.ips[1:]), ""),
-            log=os.fspath(self._paths.log(command.pod, command.container.name, command.attempt)),
+            log=log_file(self._logs, command.pod, command.container.name, command.attempt),
             image=command.container.image,
             options=workload.options,
         )

@@ -14,7 +14,8 @@ import os
 import random
 import time
 import uuid
-from collections.abc import AsyncIterator, Collection, Coroutine, Iterable, Mapping, Set
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterable, Iterator, Mapping, Set
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -379,12 +380,19 @@ class Daemon:
             for line in difference(self.loop.desired(), after, self.paths.cluster):
                 yield {"command": line}
             return
+        with making_much():
+            async for told in self._up(cluster, topology, objects, float(body.get("wait", 0))):
+                yield told
+
+    async def _up(
+        self, cluster: Obj, topology: Topology, objects: list[Obj], wait: float
+    ) -> AsyncIterator[dict[str, Any]]:
         applied = await self._apply(cluster, topology, objects)
         for one in applied:
             yield {"applied": {"object": one.object, "verdict": one.verdict}}
         changed = any(one.verdict != "unchanged" for one in applied)
         operations = 0 if changed else await self.compare()
-        deadline = time.monotonic() + float(body.get("wait", 0))
+        deadline = time.monotonic() + wait
         turned, state = self._turned, readiness(self.store)
         while not self._settled(state) and time.monotonic() < deadline:
             soonest = time.monotonic() + PROGRESS_INTERVAL
@@ -396,7 +404,7 @@ class Daemon:
                 break
             state = readiness(self.store)
         await self.access.opened()
-        waiting = state.waiting if float(body.get("wait", 0)) else ()
+        waiting = state.waiting if wait else ()
         yield {"done": {**self._counts(), "changed": changed, "operations": operations, "waiting": waiting}}
 
     async def _advanced(self, turned: asyncio.Event, soonest: float) -> asyncio.Event:
@@ -514,10 +522,20 @@ class Daemon:
 
 
 def collect_seldom() -> None:
-    """Let what has been loaded be, and look for garbage cycles seldom: the objects of a cluster stay."""
+    """Let what is there be, and look for garbage cycles seldom: the objects of a cluster stay."""
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
     gc.enable()
+
+
+@contextmanager
+def making_much() -> Iterator[None]:
+    """While nearly all that is made stays, nobody looks for garbage cycles in it, nor afterwards."""
+    gc.set_threshold(1_000_000, 20, 50)
+    try:
+        yield
+    finally:
+        collect_seldom()
 
 
 async def serve(paths: ClusterPaths, told: int, forks: ForkServer, loaded: ForkServer) -> None:
