@@ -8,7 +8,7 @@ has changed its rule set (the nf_tables generation tells), the namespace is obse
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import NamedTuple, TypeVar, cast
@@ -120,6 +120,7 @@ class Network:
         elif changed or gone:
             names = changed | _outer(changed, plan.states)
             before = {n: self._applied[n] for n in [*names, *gone] if n in self._applied}
+            self._begin(plan, changed)
             ops = diff(before, {n: s for n, s in plan.states.items() if n in names})
             try:
                 yield from self.machine.applying(ops, plan.tags)
@@ -211,6 +212,7 @@ class Network:
             near |= _outer(broken | near, plan.states)
             actual |= self._observe(plan, [n for n in near - set(actual) if n in existing], sure=sure)
             scope = broken | near
+            self._begin(plan, broken)
             ops = diff(
                 {n: s for n, s in actual.items() if n in scope},
                 {n: s for n, s in plan.states.items() if n in scope},
@@ -224,6 +226,10 @@ class Network:
         self._unsure = False
         self._share(plan)
         return len(ops) + len(stray)
+
+    def _begin(self, plan: Plan, names: Set[str]) -> None:
+        """Let new namespaces be made, in the plan's order, while it is decided what goes into them."""
+        self.machine.begin((name for name in plan.states if name in names), plan.states, plan.tags)
 
     def _observe(self, plan: Plan, names: list[str], *, sure: bool) -> dict[str, NamespaceState]:
         """What the kernel holds of ours. A rule set whose generation nobody has moved since we wrote it is

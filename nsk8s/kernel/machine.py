@@ -20,6 +20,7 @@ from nsk8s.kernel.batch import Batch, Failed
 from nsk8s.kernel.forked import ForkServer
 from nsk8s.kernel.holder import Holder
 from nsk8s.kernel.looking import Looker, Refused, Subject
+from nsk8s.kernel.making import Wanted
 from nsk8s.kernel.sandboxes import Sandbox, Sandboxes
 from nsk8s.kernel.wiring import Wirer
 from nsk8s.linux import iptables as rules
@@ -109,6 +110,13 @@ class Machine:
         """So many namespaces will be wanted: make them while nothing else is to be done. With 0, let go of
         those that nobody wanted after all. May be called from any thread."""
         self._sandboxes.stock(number)
+
+    def begin(
+        self, names: Iterable[str], states: Mapping[str, NamespaceState], tags: Mapping[str, str]
+    ) -> None:
+        """Begin to make the namespaces that are not there yet, for `applying` to find them made."""
+        absent = (name for name in names if name and name not in self._sandboxes)
+        self._sandboxes.begin([Wanted(name, states[name].hostname, tags.get(name, "")) for name in absent])
 
     def links(self) -> None:
         """Make the names in /run/netns agree with the sandboxes."""

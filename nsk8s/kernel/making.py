@@ -63,8 +63,8 @@ class Maker:
             self._process.tell(str(number).encode())  # lost, it only takes longer
 
     def begin(self, wanted: Sequence[Wanted]) -> None:
-        """Begin to make them; wait for each with `made`."""
-        self._unsent.extend(wanted)
+        """Begin to make those that are not begun yet; wait for each with `made`."""
+        self._unsent.extend(one for one in wanted if one.name not in self._asked)
         self._asked.update(one.name for one in wanted)
         with suppress(OSError):  # whoever waits for one asks again, and hears of it
             self._hand_over()
@@ -135,8 +135,9 @@ class Makers:
 
     def begin(self, wanted: Sequence[Wanted]) -> None:
         """As `Maker.begin`."""
+        new = [one for one in wanted if one.name not in self._whose]
         for index, maker in enumerate(self._makers):
-            share = wanted[index::_MAKERS]
+            share = new[index::_MAKERS]
             self._whose.update((one.name, maker) for one in share)
             maker.begin(share)
 

@@ -36,6 +36,7 @@ class ModelMachine:
         self.tags: dict[str, str] = {}
         self.numbers: dict[str, int] = {}
         self.dumped: list[str] = []
+        self.begun: list[str] = []
         self.meddle = ""
 
     def sandboxes(self, *, thorough: bool = True) -> dict[str, Sandbox]:
@@ -53,6 +54,11 @@ class ModelMachine:
 
     def generation(self, name: str) -> int:
         return self.numbers[name]
+
+    def begin(
+        self, names: Iterable[str], states: Mapping[str, NamespaceState], tags: Mapping[str, str]
+    ) -> None:
+        self.begun += [name for name in names if name not in self.states]
 
     def applying(self, ops: Sequence[Op], tags: Mapping[str, str]) -> Iterator[list[str]]:
         yield []
@@ -195,6 +201,19 @@ def test_a_pod_of_a_former_ones_name_gets_a_sandbox_of_its_own(
         assert await network.compare(wanted, ["w1", "p1"]) == Compared((), 0)
 
     asyncio.run(story())
+
+
+def test_new_namespaces_are_begun_while_it_is_decided_what_goes_into_them(
+    machine: ModelMachine, network: Network
+) -> None:
+    """The nodes first, as the plan has them; what is there already is not begun again."""
+    names = ("w1", "w2", "a", "b")
+    states = {name: NamespaceState(name) for name in names}
+    asyncio.run(reach(network, Plan(states, {"a": "uid-a", "b": "uid-b"}, {})))
+    assert machine.begun == list(names)
+    states["c"] = NamespaceState("c")
+    asyncio.run(reach(network, Plan(states, {"a": "uid-a", "b": "uid-b", "c": "uid-c"}, {})))
+    assert machine.begun == [*names, "c"]
 
 
 def test_what_is_new_is_done_and_is_no_damage(machine: ModelMachine, network: Network) -> None:
