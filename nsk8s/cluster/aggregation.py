@@ -16,6 +16,8 @@ from nsk8s.cluster.store import Change, Key, Store
 class Aggregation:
     """Writes the rules of ClusterRoles that have an aggregationRule."""
 
+    informers = frozenset({CLUSTER_ROLES})
+
     def __init__(self, store: Store) -> None:
         self._store = store
         self._aggregated: dict[Key, None] = {}  # a set would change its order from run to run

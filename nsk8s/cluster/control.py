@@ -45,8 +45,12 @@ class Controller(Protocol):
     """One concern of the control plane. Its own memory, if any, must be derivable from the changes it was
     shown: it is thrown away and rebuilt whenever changes were missed or rolled back."""
 
+    @property
+    def informers(self) -> frozenset[str] | None:
+        """The resources of which it is shown changes; None for all."""
+
     def touched(self, change: Change) -> Iterable[Key]:
-        """The objects to sync because of `change`. Called for every change, in order."""
+        """The objects to sync because of `change`. Called for every change that it is shown, in order."""
 
     def sync(self, key: Key, now: float) -> float | None:
         """Bring `key`, which may be gone by now, in order. Returns when (in seconds, the clock of `now`)
@@ -68,6 +72,7 @@ class Control:
         self._cursor = Cursor(store)
         self._controllers: tuple[Controller, ...] = ()
         self._queues: list[dict[Key, None]] = []
+        self._listeners: dict[str, list[tuple[int, Controller]]] = {}
         self._due: list[tuple[float, int, Key]] = []
         self._alarm: dict[tuple[int, Key], float] = {}
 
@@ -135,12 +140,22 @@ class Control:
                 for resource in self._store.resources()
                 for obj in self._store.list(resource)
             ]
-        for index, controller in enumerate(self._controllers):
-            queue = self._queues[index]
-            touched = controller.touched
-            for change in changes:
-                for key in touched(change):
-                    queue[key] = None
+        queues = self._queues
+        for change in changes:
+            for index, controller in self._interested(change.key.resource):
+                for key in controller.touched(change):
+                    queues[index][key] = None
+
+    def _interested(self, resource: str) -> list[tuple[int, Controller]]:
+        """Who is shown changes of a resource."""
+        found = self._listeners.get(resource)
+        if found is None:
+            found = self._listeners[resource] = [
+                (index, controller)
+                for index, controller in enumerate(self._controllers)
+                if controller.informers is None or resource in controller.informers
+            ]
+        return found
 
     def _start(self) -> None:
         """Controllers without memories, and what must be there before any of them."""
@@ -174,5 +189,6 @@ class Control:
             Expiry(store),
         )
         self._queues = [{} for _ in self._controllers]
+        self._listeners = {}
         self._due, self._alarm = [], {}
         self._cursor.read()

@@ -28,6 +28,8 @@ _WINDOWS = (timedelta(hours=2), timedelta(days=2), timedelta(days=62), timedelta
 class CronJobs:
     """Begins Jobs, forgets old ones, and says which are at work."""
 
+    informers = frozenset({RESOURCE, jobs.RESOURCE})
+
     def __init__(self, store: Store, registry: Registry) -> None:
         self._store = store
         self._registry = registry

@@ -55,6 +55,8 @@ class _Here(NamedTuple):
 class DaemonSets:
     """Makes and renews the pods, and counts them."""
 
+    informers = frozenset({RESOURCE, "pods", "serviceaccounts", "nodes"})
+
     def __init__(self, store: Store, registry: Registry) -> None:
         self._store = store
         self._registry = registry

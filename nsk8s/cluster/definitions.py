@@ -168,6 +168,8 @@ def _true(crd: Obj, type_: str) -> bool:
 class DefinitionsController:
     """Keeps the status of definitions, and ends those that are deleted."""
 
+    informers = None
+
     def __init__(self, store: Store, definitions: Definitions) -> None:
         self._store = store
         self._definitions = definitions

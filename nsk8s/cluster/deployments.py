@@ -61,6 +61,8 @@ class _Set(Struct, frozen=True):
 class Deployments:
     """Makes ReplicaSets, scales them, and says how far it is."""
 
+    informers = frozenset({RESOURCE, CHILD, "pods"})
+
     def __init__(self, store: Store, registry: Registry) -> None:
         self._store = store
         self._registry = registry

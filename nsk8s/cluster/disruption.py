@@ -29,6 +29,8 @@ CONTROLLERS = {
 class Disruption:
     """Keeps the status of PodDisruptionBudgets."""
 
+    informers = frozenset({RESOURCE, "pods", *CONTROLLERS.values()})
+
     def __init__(self, store: Store) -> None:
         self._store = store
         self._events = Recorder(store, "controllermanager")

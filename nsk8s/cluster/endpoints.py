@@ -43,6 +43,8 @@ Ports = tuple[tuple[str, int, str], ...]
 class EndpointsController:
     """Keeps the slices and Endpoints of every Service."""
 
+    informers = frozenset({"services", "pods", "nodes", "endpoints", SLICES})
+
     def __init__(self, store: Store, topology: Topology) -> None:
         self._store = store
         self._topology = topology

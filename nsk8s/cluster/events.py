@@ -210,6 +210,8 @@ def last_seen(event: Obj) -> str:
 class Expiry:
     """Removes events that are an hour old, and the oldest of too many. A `Controller`."""
 
+    informers = frozenset({RESOURCE})
+
     KEY = Key(RESOURCE, "", "")
 
     def __init__(self, store: Store) -> None:

@@ -21,6 +21,8 @@ Reference = dict[str, Any]
 class Garbage:
     """Deletes what only absent owners own, and ends foreground and orphaning deletions."""
 
+    informers = None
+
     def __init__(self, store: Store, registry: Registry) -> None:
         self._store = store
         self._registry = registry

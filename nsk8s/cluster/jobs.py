@@ -31,6 +31,8 @@ CONTROLLER = "kubernetes.io/job-controller"
 class Jobs:
     """Makes the pods, counts them, and says what has become of it."""
 
+    informers = frozenset({RESOURCE, "pods", "serviceaccounts"})
+
     def __init__(self, store: Store, registry: Registry) -> None:
         self._store = store
         self._registry = registry

@@ -18,6 +18,8 @@ FINALIZER = "kubernetes"
 class Namespaces:
     """Empties namespaces that are being deleted, then finalizes them, and says how far it is."""
 
+    informers = None
+
     def __init__(self, store: Store, registry: Registry) -> None:
         self._store = store
         self._registry = registry

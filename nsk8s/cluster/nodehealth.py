@@ -25,6 +25,8 @@ class NodeHealth:
     The kubelet of a node that was not stopped lives as long as the control plane does: only of stopped ones
     is it counted how long they have been silent (counted anew by a new control plane)."""
 
+    informers = frozenset({"nodes", LEASES})
+
     def __init__(self, store: Store) -> None:
         self._store = store
         self._heard: dict[str, tuple[str, float]] = {}

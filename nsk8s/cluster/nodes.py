@@ -36,6 +36,8 @@ divided."""
 class Nodes:
     """Keeps one Node for each node of the topology, and no pod on a node that is gone."""
 
+    informers = frozenset({"nodes", "pods"})
+
     def __init__(self, store: Store, topology: Topology, system: Mapping[str, str]) -> None:
         self._store = store
         self._topology = topology

@@ -38,6 +38,7 @@ class ReplicaSets:
         self._store = store
         self._registry = registry
         self._resource = flavour.resource
+        self.informers = frozenset({flavour.resource, "pods", "serviceaccounts"})
         self._claims = Claims(store, flavour.resource, flavour.kind)
         self._events = Recorder(store, flavour.component)
 

@@ -74,6 +74,8 @@ class _Claim:
 class Scheduler:
     """Binds pods to nodes; keeps count of what is taken."""
 
+    informers = frozenset({"nodes", "pods"})
+
     def __init__(self, store: Store, topology: Topology) -> None:
         self._store = store
         self._seats: dict[str, _Seat] = {}

@@ -35,6 +35,8 @@ class ServiceAccounts:
     """Makes what every namespace has, and makes it again. `root_ca` is a certificate (PEM); while it is empty
     there is none to be published."""
 
+    informers = frozenset({"namespaces", "serviceaccounts", "configmaps"})
+
     def __init__(self, store: Store, root_ca: str = "") -> None:
         self._store = store
         self.root_ca = root_ca

@@ -79,6 +79,8 @@ class _Plan(Struct):
 class StatefulSets:
     """Makes, renews and removes the pods, in order, and counts them."""
 
+    informers = frozenset({RESOURCE, "pods", "serviceaccounts"})
+
     def __init__(self, store: Store, registry: Registry) -> None:
         self._store = store
         self._registry = registry

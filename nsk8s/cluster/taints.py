@@ -19,6 +19,8 @@ from nsk8s.cluster.store import Change, Key, Store
 class Taints:
     """Keeps the taint of cordoned nodes, and evicts."""
 
+    informers = frozenset({"nodes", "pods"})
+
     def __init__(self, store: Store, registry: Registry) -> None:
         self._store = store
         self._registry = registry

@@ -13,6 +13,7 @@ from nsk8s.api import cluster as clusters
 from nsk8s.api.kinds import Resource
 from nsk8s.api.topology import Topology
 from nsk8s.api.types import Obj, Pod
+from nsk8s.api.views import view
 from nsk8s.cluster import dns, jobs, jobstate
 from nsk8s.cluster.control import Control
 from nsk8s.cluster.ownership import controller_of
@@ -125,7 +126,7 @@ class Readiness(Struct, frozen=True):
 
     ready: int
     total: int
-    unready: tuple[Pod, ...]
+    unready: tuple[Obj, ...]
     lacking: tuple[str, ...]
     over: bool
 
@@ -138,20 +139,22 @@ class Readiness(Struct, frozen=True):
 def readiness(store: Store) -> Readiness:
     """Whether every pod that somebody asked for is there and ready (or has succeeded)."""
     ready = total = failed = 0
-    unready: list[Pod] = []
+    unready: list[Obj] = []
     lacking: list[str] = []
-    for pod in store.views("pods"):
-        assert isinstance(pod, Pod)
-        if pod.metadata.deletionTimestamp:
+    for pod in store.list("pods"):
+        if pod["metadata"].get("deletionTimestamp"):
             continue
-        owner = next((o.kind for o in pod.metadata.ownerReferences if o.controller), "")
-        if owner == "Job" and pod.status.phase == "Failed":
-            continue  # what this means is the Job's to say
-        good = pod.ready or pod.status.phase == "Succeeded"
-        failed += pod.status.phase == "Failed" and not owner
+        status: Obj = pod.get("status") or {}
+        phase = status.get("phase", "")
+        if phase == "Failed":
+            owner = controller_of(pod)
+            if owner is not None and owner["kind"] == "Job":
+                continue  # what this means is the Job's to say
+            failed += owner is None
         total += 1
-        ready += good
-        if not good:
+        if phase == "Succeeded" or _is_ready(status):
+            ready += 1
+        else:
             unready.append(pod)
     for resource in MAKERS:
         for obj in store.list(resource):
@@ -189,8 +192,15 @@ def _missing(resource: str, obj: Obj) -> int:
     return missing
 
 
-def _waits(pod: Pod) -> str:
+def _is_ready(status: Obj) -> bool:
+    # Of objects as they are: a view of each revision of each pod would cost more than all the rest.
+    return any(c.get("type") == "Ready" and c.get("status") == "True" for c in status.get("conditions") or ())
+
+
+def _waits(obj: Obj) -> str:
     """One line: a pod and what it waits for."""
+    pod = view(obj)
+    assert isinstance(pod, Pod)
     return f"pod {pod.metadata.namespace}/{pod.metadata.name}: {_why(pod)}"
 
 

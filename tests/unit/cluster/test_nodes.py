@@ -105,6 +105,8 @@ def test_a_namespace_goes_when_it_is_empty() -> None:
 class Quarrel:
     """A controller that never agrees with itself."""
 
+    informers = None
+
     def __init__(self, world: World) -> None:
         self.world = world
 
@@ -124,6 +126,7 @@ def test_a_quarrel_is_reported_and_does_not_hang() -> None:
     world = World()
     world.control._controllers = (*world.control._controllers, Quarrel(world))
     world.control._queues.append({})
+    world.control._listeners.clear()
     with pytest.raises(NsK8sError, match=r"Quarrel has synced pods default/p \d+ times"):
         world.create(pod("p"))
     world.settle()  # begins anew, with the controllers it should have

@@ -13,7 +13,7 @@ from nsk8s.api.types import Obj, Pod, Taint
 from nsk8s.cluster.control import Control
 from nsk8s.cluster.patch import Json
 from nsk8s.cluster.registry import Registry
-from nsk8s.cluster.store import Journal, Key, NoJournal, Store
+from nsk8s.cluster.store import Cursor, Journal, Key, NoJournal, Store
 
 LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 NOW = "2026-11-23T20:33:00Z"
@@ -83,11 +83,17 @@ class World:
         self.control = Control(self.store, self.registry, self.topology)
         self.now = 1_000.0
         self._addresses = itertools.count(2)
+        self._seen = Cursor(self.store)
         self.settle()
 
     def settle(self, seconds: float = 0.0) -> None:
         self.now += seconds
         self.control.settle(self.now)
+        for change in self._seen.read() or ():
+            for controller in self.control._controllers:
+                if controller.informers is not None and change.key.resource not in controller.informers:
+                    concerned = list(controller.touched(change))
+                    assert not concerned, f"{type(controller).__name__} is not shown {change.key}"
 
     def tick(self) -> None:
         """From now on the store's clock moves with `now`."""
