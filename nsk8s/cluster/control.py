@@ -140,21 +140,20 @@ class Control:
                 for resource in self._store.resources()
                 for obj in self._store.list(resource)
             ]
-        queues = self._queues
+        queues, listeners = self._queues, self._listeners
         for change in changes:
-            for index, controller in self._interested(change.key.resource):
+            resource = change.key.resource
+            for index, controller in listeners.get(resource) or self._interested(resource):
                 for key in controller.touched(change):
                     queues[index][key] = None
 
     def _interested(self, resource: str) -> list[tuple[int, Controller]]:
         """Who is shown changes of a resource."""
-        found = self._listeners.get(resource)
-        if found is None:
-            found = self._listeners[resource] = [
-                (index, controller)
-                for index, controller in enumerate(self._controllers)
-                if controller.informers is None or resource in controller.informers
-            ]
+        found = self._listeners[resource] = [
+            (index, controller)
+            for index, controller in enumerate(self._controllers)
+            if controller.informers is None or resource in controller.informers
+        ]
         return found
 
     def _start(self) -> None:

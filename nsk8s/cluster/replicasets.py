@@ -43,7 +43,10 @@ class ReplicaSets:
         self._events = Recorder(store, flavour.component)
 
     def touched(self, change: Change) -> Iterable[Key]:
-        """Those whose pods may have changed, or may."""
+        """Those whose pods may have changed in what is counted here, or may."""
+        old = change.old if change.type == "MODIFIED" and change.key.resource == "pods" else None
+        if old is not None and _facets(old) == _facets(change.new):
+            return ()
         return self._claims.touched(change)
 
     def sync(self, key: Key, now: float) -> float | None:
@@ -118,6 +121,20 @@ class ReplicaSets:
         }
         if obj.get("status") != status:
             self._store.update(self._resource, {**obj, "status": status}, generation=False)
+
+
+def _facets(pod: Obj) -> tuple[Any, ...]:
+    """What decides whose a pod is, and how it counts; most changes of a new pod are others."""
+    meta, status = pod["metadata"], pod.get("status") or {}
+    ready = next((c for c in status.get("conditions") or () if c.get("type") == "Ready"), None)
+    return (
+        meta["uid"],
+        meta.get("labels"),
+        meta.get("ownerReferences"),
+        meta.get("deletionTimestamp"),
+        status.get("phase") in ("Succeeded", "Failed"),
+        ready and (ready.get("status"), ready.get("lastTransitionTime")),
+    )
 
 
 class _Newest(str):

@@ -11,8 +11,9 @@ import pytest
 from nsk8s.api.types import Deployment
 from nsk8s.cluster.deployments import RESOURCE, bounds, template_hash
 from nsk8s.cluster.events import TTL
-from nsk8s.cluster.replicasets import DELETION_COST
-from nsk8s.cluster.store import Key
+from nsk8s.cluster.patch import Json
+from nsk8s.cluster.replicasets import DELETION_COST, ReplicaSets
+from nsk8s.cluster.store import Change, Key, key_of
 from tests.unit.cluster.worlds import World, deployment, pod, service
 
 SETS = "replicasets.apps"
@@ -75,6 +76,28 @@ def test_status_on_the_way_to_ready() -> None:
     assert condition(after, "Available") == ("True", "MinimumReplicasAvailable")
     assert condition(after, "Progressing") == ("True", "NewReplicaSetAvailable")
     assert world.control.wake() == FORGOTTEN
+
+
+def test_a_replicaset_looks_at_what_it_counts() -> None:
+    """A place, an address, a container that starts: nothing of it is for a ReplicaSet to see."""
+    world = World()
+    world.create(deployment("web", 1))
+    sets = ReplicaSets(world.store, world.registry)
+    one = world.store.find("pods", "default", world.pods()[0].metadata.name)
+    owner = Key("replicasets.apps", "default", world.names("replicasets.apps")[0])
+
+    def touched(**changed: Json) -> list[Key]:
+        new = {**one, **changed}
+        return list(sets.touched(Change("MODIFIED", key_of("pods", one), 0, one, new)))
+
+    meta, ready = one["metadata"], {"type": "Ready", "status": "True"}
+    assert touched(spec={**one["spec"], "nodeName": "w2"}) == []
+    assert touched(status={"phase": "Running", "podIP": "10.244.1.2"}) == []
+    assert touched(status={"phase": "Failed"}) == [owner]
+    assert touched(status={"conditions": [ready]}) == [owner]
+    assert touched(metadata={**meta, "deletionTimestamp": "2026-01-01T00:00:00Z"}) == [owner]
+    assert touched(metadata={**meta, "labels": {"app": "other"}}) == [owner]
+    assert touched(metadata={**meta, "ownerReferences": []}) == [owner]
 
 
 def test_a_deleted_pod_is_replaced_under_another_name() -> None:
