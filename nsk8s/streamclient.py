@@ -42,11 +42,12 @@ def execute(
     tty: bool,
 ) -> int:
     """Run `command` in a container; its exit code. Raises `ApiError`, ClusterGone and what else
-    `client.mapped` makes of a socket's failure."""
+    `client.mapped` makes of a socket's failure, and OSError if our own output cannot be written."""
     query = [("container", container), ("stdin", stdin), ("stdout", True), ("stderr", not tty), ("tty", tty)]
     asked = [(key, str(value).lower() if isinstance(value, bool) else value) for key, value in query]
     path = f"/api/v1/namespaces/{namespace}/pods/{pod}/exec?"
     with ExitStack() as stack:
+        stack.enter_context(_unmapped())
         stack.enter_context(mapped(paths, "exec"))
         sock = stack.enter_context(socket.socket(socket.AF_UNIX))
         sock.connect(os.fspath(paths.socket))
@@ -218,6 +219,25 @@ def _window() -> Iterator[int]:
         os.close(writing)
 
 
+class _Unwritten(Exception):
+    """Our own output cannot be written: nobody reads it, or the disk is full. No fault of the socket's."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+@contextmanager
+def _unmapped() -> Iterator[None]:
+    try:
+        yield
+    except _Unwritten as unwritten:
+        raise unwritten.error from None
+
+
 def _write(fd: int, data: memoryview) -> None:
-    while data:
-        data = data[os.write(fd, data) :]
+    try:
+        while data:
+            data = data[os.write(fd, data) :]
+    except OSError as error:
+        raise _Unwritten(error) from error

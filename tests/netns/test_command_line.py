@@ -348,6 +348,18 @@ def test_a_reader_that_goes_is_no_error(lab: Lab) -> None:
     assert full.stderr == "error: cannot write the output: No space left on device\n"
 
 
+def test_nor_is_one_that_goes_while_a_command_runs(lab: Lab) -> None:
+    words = " ".join(lab.argv("exec", "tools", "--", "sh", "-c", "'while echo more; do sleep 0.01; done'"))
+    script = f"set -o pipefail; {words} | head -1"
+    done = subprocess.run(
+        ["bash", "-c", script], env=lab.environ(), capture_output=True, text=True, timeout=20
+    )
+    assert (done.stdout, done.stderr) == ("more\n", "")
+    full = f"{words} > /dev/full"
+    done = subprocess.run(["bash", "-c", full], env=lab.environ(), capture_output=True, text=True, timeout=20)
+    assert (done.returncode, done.stderr) == (1, "error: cannot write the output: No space left on device\n")
+
+
 def test_nobody_else_can_open_the_socket(lab: Lab) -> None:
     paths = ClusterPaths(lab.name)
     assert paths.socket.stat().st_mode & 0o777 == 0o600
