@@ -50,7 +50,8 @@ def reported(resource: str, obj: Obj) -> Obj:
 
 
 def _selecting(job: Obj, uid: str) -> Obj:
-    """A Job that knows its pods by its own uid (generateSelector)."""
+    """A Job that knows its pods by its own uid (generateSelector), and shows its template's labels if it has
+    none of its own (SetDefaults_Job, whenever it is read)."""
     meta, spec = job["metadata"], job["spec"]
     labels = identity(meta.get("name", ""), uid)
     template = spec["template"]
@@ -60,7 +61,7 @@ def _selecting(job: Obj, uid: str) -> Obj:
     chosen = {CONTROLLER_UID: uid, **(selector.get("matchLabels") or {})}
     new = {
         **job,
-        "metadata": {**meta, "uid": uid},
+        "metadata": {**meta, "uid": uid, "labels": meta.get("labels") or template["metadata"]["labels"]},
         "spec": {**spec, "selector": {**selector, "matchLabels": chosen}, "template": template},
     }
     if not matches(selector_of(new), labels):

@@ -93,6 +93,33 @@ def test_one_pod_that_succeeds() -> None:
     assert (world.pods(), status(world)["succeeded"]) == ([], 1)
 
 
+@pytest.mark.parametrize(
+    ("template", "labels"),
+    [
+        (
+            {},
+            {
+                f"{group}{name}"
+                for group in ("", "batch.kubernetes.io/")
+                for name in ("controller-uid", "job-name")
+            },
+        ),
+        ({"metadata": {"labels": {"a": "b"}}}, {"a"}),
+    ],
+)
+def test_a_job_without_labels_shows_its_template_s_and_is_unchanged_when_applied_again(
+    template: Obj, labels: set[str]
+) -> None:
+    """As ``kubectl describe job`` has them: the API server fills them in whenever it reads a Job."""
+    world = ticking()
+    wanted = job("x")
+    wanted["spec"]["template"] |= template
+    assert world.apply(wanted) == "created"
+    stored = world.get("jobs.batch", "x")
+    assert set(stored["metadata"]["labels"]) == labels
+    assert world.apply(wanted) == "unchanged"
+
+
 def test_as_many_at_a_time_as_parallelism_says() -> None:
     world = ticking()
     world.create(job("j", completions=5, parallelism=2))
