@@ -9,8 +9,10 @@ down.
 from __future__ import annotations
 
 import errno
+import functools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from itertools import chain, islice
 from typing import NamedTuple
@@ -93,6 +95,11 @@ class _Devices:
         return index
 
 
+@functools.cache
+def _restoring() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix="iptables")
+
+
 class Batch:
     """The state of one call: what interfaces there are, and what is under way. Use once, then `close`."""
 
@@ -170,9 +177,19 @@ class Batch:
                 of_family[op.namespace] = of_family.get(op.namespace, "") + op.value.script
             elif isinstance(op.value, Transaction):
                 transactions.setdefault(op.namespace, []).append(op.value.commands)
+        if not transactions:
+            self.errors += self._restore(scripts)
+            return
+        restoring = _restoring().submit(self._restore, scripts)  # much of it is waiting
+        try:
+            committed = nftables.commit(transactions, self._sandboxes.enter)
+        finally:
+            wait([restoring])
+        self.errors += restoring.result() + committed
+
+    def _restore(self, scripts: Mapping[Family, Mapping[str, str]]) -> list[KernelError]:
         enter = self._sandboxes.enter
-        self.errors += iptables.restore(scripts[4], enter) + iptables.restore(scripts[6], enter, 6)
-        self.errors += nftables.commit(transactions, enter)
+        return iptables.restore(scripts[4], enter) + iptables.restore(scripts[6], enter, 6)
 
     def _begin(self, groups: Mapping[str, list[Op]]) -> _Portion:
         """Begin to wire new pods."""

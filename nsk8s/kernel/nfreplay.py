@@ -140,7 +140,7 @@ def _transactions(script: str, rules: Sequence[_Rule], family: Family) -> Iterat
         elif first == "-X":
             messages.append(message(nfmessages.DELCHAIN, 0, 0, head + attr_text(3, name)))
         else:
-            yield nfmessages.enclosed(messages)
+            yield [b"".join(nfmessages.enclosed(messages))]  # once for all
     if next(coming, None):
         raise _OtherRules
 
