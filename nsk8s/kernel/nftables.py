@@ -50,7 +50,7 @@ def commit(transactions: Mapping[str, Sequence[Sequence[Command]]], enter: Enter
 
 def send(batches: Mapping[str, Sequence[Sequence[bytes]]], enter: Enter) -> set[str]:
     """Send each namespace (by name) transactions that are messages already, one after the other. Returns the
-    namespaces in which one was refused; what follows it was not sent there."""
+    namespaces in which one was refused, or too long for a socket; what follows it was not sent there."""
     done: dict[str, Future[bool]] = {}
     try:
         for name, several in batches.items():
@@ -63,6 +63,8 @@ def send(batches: Mapping[str, Sequence[Sequence[bytes]]], enter: Enter) -> set[
 def _accepted(several: Sequence[Sequence[bytes]], netlink: Netlink) -> bool:
     try:
         return not any(map(netlink.whole, several))
+    except OSError:
+        return False
     finally:
         netlink.retire()
 

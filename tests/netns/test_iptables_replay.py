@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from nsk8s.kernel import iptables, namespaces
+from nsk8s.kernel.netlink import Netlink
 from nsk8s.linux.values import Family
 
 pytestmark = pytest.mark.netns
@@ -192,6 +195,21 @@ def test_what_somebody_else_changes_meanwhile_is_repeated_nowhere(nodes: Nodes, 
     assert all("-A FORWARD -j ACCEPT" not in rules for rules in others)
     assert others[0] == others[1] == others[2]
     assert any("KUBE-SVC-A" in line for line in others[0])
+
+
+def test_where_the_kernel_takes_no_long_messages_the_script_is_given(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a user namespace, where nobody may make a socket's buffer larger than is usual."""
+    nodes.begin()
+
+    def too_long(_self: Netlink, _messages: list[bytes]) -> None:
+        raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
+
+    monkeypatch.setattr(Netlink, "whole", too_long)
+    assert nodes.restore(FIRST) == ([], len(NODES))
+    assert nodes.rules("w4") == nodes.rules("w1")
+    assert any("KUBE-SVC-A" in line for line in nodes.rules("w4"))
 
 
 @pytest.mark.parametrize(
