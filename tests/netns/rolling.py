@@ -14,6 +14,9 @@ from collections import Counter
 
 LONGEST = 400.0
 """Seconds after which it ends in any case."""
+PORTS = range(1024, 65536)
+"""Each request comes from a port of its own. One that came again within the 30 s that connection tracking
+remembers a connection whose last packet was lost would lead where that one did: to a pod that has gone."""
 REQUEST = b"GET / HTTP/1.0\r\nHost: web\r\nConnection: close\r\n\r\n"
 
 
@@ -21,7 +24,7 @@ def main(address: str, port: int, count: int, threads: int, servers: int) -> Non
     """Ask, count, print."""
     answers: Counter[str] = Counter()
     failures: list[str] = []
-    tickets = iter(range(count))
+    tickets = iter(PORTS[:count])
     lock = threading.Lock()
     waiting = True
     end = time.monotonic() + LONGEST
@@ -30,11 +33,12 @@ def main(address: str, port: int, count: int, threads: int, servers: int) -> Non
         nonlocal waiting
         while time.monotonic() < end:
             with lock:
-                if next(tickets, None) is None:
-                    return
+                source = next(tickets, None)
+            if source is None:
+                return
             begun = time.monotonic()
             try:
-                who = once(address, port)
+                who = once(address, port, source)
             except (OSError, ValueError) as error:
                 failures.append(f"{type(error).__name__} after {time.monotonic() - begun:.3f} s: {error}")
             else:
@@ -52,9 +56,9 @@ def main(address: str, port: int, count: int, threads: int, servers: int) -> Non
     print(json.dumps({"answers": answers, "failures": failures}))  # noqa: T201  # it is a program
 
 
-def once(address: str, port: int) -> str:
+def once(address: str, port: int, source: int) -> str:
     """Who answered a GET. Raises `OSError`, and `ValueError` for an answer that is none."""
-    with socket.create_connection((address, port), timeout=10) as connection:
+    with socket.create_connection((address, port), timeout=10, source_address=("", source)) as connection:
         connection.sendall(REQUEST)
         received = b""
         while chunk := connection.recv(65536):
