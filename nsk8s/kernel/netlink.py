@@ -34,6 +34,7 @@ _NLA_TYPE = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 _SOL_NETLINK = 270
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 _NETLINK_ADD_MEMBERSHIP = 1
+_NETLINK_DROP_MEMBERSHIP = 2
 _NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK = 10, 11, 12
 
 _MOMENT = 0.1  # seconds, several grace periods
@@ -211,6 +212,11 @@ class Netlink:
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, room)
         self._socket.bind((0, 0))  # who has no address yet is told nothing
         self._socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
+
+    def ignore(self, group: int) -> None:
+        """Be told no more. As long as anybody listens anywhere, the kernel puts notifications together for
+        every namespace: it counts listeners once for the machine (netlink_has_listeners)."""
+        self._socket.setsockopt(_SOL_NETLINK, _NETLINK_DROP_MEMBERSHIP, group)
 
     def fileno(self) -> int:
         """The descriptor, to wait for what comes."""

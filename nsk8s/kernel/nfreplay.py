@@ -77,8 +77,8 @@ class Recording:
 
     def transactions(self, family: Family) -> list[list[bytes]] | None:
         """The messages that do in another namespace what the process does here, for each table, as soon as
-        it has done it. None if that cannot be known: it failed, notifications were lost, or others than its
-        own were among them."""
+        it has done it; may be asked once. None if that cannot be known: it failed, notifications were lost,
+        or others than its own were among them."""
         try:
             rules = self._rules(self._script.count("COMMIT\n"))
             return None if rules is None else list(_transactions(self._script, rules, family))
@@ -105,6 +105,7 @@ class Recording:
             return rules if done == transactions else None
         finally:
             os.close(ended)
+            self._netlink.ignore(_NFNLGRP_NFTABLES)  # it would slow down those who do it again
 
 
 class _OtherRules(Exception):

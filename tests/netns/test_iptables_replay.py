@@ -9,11 +9,13 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from nsk8s.kernel import iptables, namespaces
-from nsk8s.kernel.netlink import Netlink
+from nsk8s.kernel import iptables, namespaces, nftables
+from nsk8s.kernel.netlink import NETLINK_NETFILTER, Netlink
+from nsk8s.kernel.programs import Enter
 from nsk8s.linux.values import Family
 
 pytestmark = pytest.mark.netns
@@ -226,3 +228,32 @@ def test_few_are_given_the_script_each(nodes: Nodes) -> None:
     before = len(nodes.log())
     assert iptables.restore(dict.fromkeys(NODES[:2], FIRST), nodes.enter) == []
     assert len(nodes.log()) - before == 2
+
+
+def test_nobody_listens_while_the_others_get_their_rules(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel would put notifications together for all of them."""
+    nodes.begin()
+    listening: list[list[int]] = []
+
+    def send(again: dict[str, list[list[bytes]]], enter: Enter) -> set[str]:
+        listening.append(_listeners(nodes, NODES[0]))
+        return nftables.send(again, enter)
+
+    monkeypatch.setattr(iptables, "nftables", SimpleNamespace(send=send))
+    with nodes.enter(NODES[0]):
+        netlink = Netlink(NETLINK_NETFILTER)
+    netlink.listen(7, 4096)
+    assert len(_listeners(nodes, NODES[0])) == 1  # this is how one is seen
+    netlink.close()
+    assert nodes.restore(FIRST) == ([], 1)
+    assert listening == [[]]
+
+
+def _listeners(nodes: Nodes, name: str) -> list[int]:
+    """The port numbers of sockets in a namespace that are told of changes to nf_tables."""
+    with nodes.enter(name), open("/proc/thread-self/net/netlink", encoding="ascii") as file:
+        rows = [line.split() for line in file][1:]
+    tables = 1 << 7 - 1
+    return [int(row[2]) for row in rows if int(row[1]) == NETLINK_NETFILTER and int(row[3], 16) & tables]
