@@ -307,11 +307,11 @@ class Kinds:
         return self.by_name[resource.stored_as]
 
     def resource_of(self, word: str) -> Resource | None:
-        """The resource a person means by `word`: plural, singular, short name, kind, or
-        ``plural.group``."""
-        wanted = word.lower()
+        """The resource a person means by `word`: plural, singular, short name or kind, each also with the
+        group: ``deployment.apps``."""
+        wanted, _, group = word.lower().partition(".")
         for r in self.by_name.values():
-            if wanted in (r.plural, r.singular, r.name, *r.short):
+            if wanted in (r.plural, r.singular, *r.short) and group in ("", r.group):
                 return r
         return None
 

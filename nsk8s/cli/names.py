@@ -34,14 +34,14 @@ def builtin() -> Kinds:
 
 
 def resource_named(word: str, served: Served = builtin) -> Resource:
-    """The resource a person means (``deploy``, ``deployments.apps``, ``deployments.v1.apps``); `served` is
+    """The resource a person means (``deploy``, ``deployment.apps``, ``deployments.v1.apps``); `served` is
     asked only for what not every cluster has. Raises `UsageError` with the near miss, in kubectl's words."""
     found = _found(word, BUILTIN) or _found(word, served())
     if found is None:
         words = [w for r in RESOURCES for w in (r.plural, r.singular, *r.short)]
         near = difflib.get_close_matches(word.lower(), words, 1)
         raise UsageError(
-            f'the server doesn\'t have a resource type "{word}"',
+            f'the server doesn\'t have a resource type "{word.partition(".")[0]}"',
             hint=f"did you mean {near[0]}?" if near else "nsk8s get --help lists the types",
         )
     return found
@@ -49,10 +49,10 @@ def resource_named(word: str, served: Served = builtin) -> Resource:
 
 def _found(word: str, kinds: Kinds) -> Resource | None:
     """By any of its names, or as ``deployments.v1.apps``."""
-    plural, _, rest = word.lower().partition(".")
+    name, _, rest = word.lower().partition(".")
     version, _, group = rest.partition(".")
     found = kinds.resource_of(word)
-    if found is None and (plain := kinds.resource_of(plural)) is not None:
+    if found is None and (plain := kinds.resource_of(name)) is not None:
         found = kinds.by_path.get((group, version, plain.plural))
     return found
 
