@@ -137,7 +137,9 @@ def logs(
 @click.option(
     "-w", "--write", default="", metavar="FILE|-", help='Write pcap to FILE, or to a pipe with "-".'
 )
-@click.option("--count", type=click.IntRange(min=0), default=0, metavar="N", help="Stop after N packets.")
+@click.option(
+    "-c", "--count", type=click.IntRange(min=0), default=0, metavar="N", help="Stop after N packets."
+)
 @cluster_option
 def capture(
     cluster: ClusterPaths,

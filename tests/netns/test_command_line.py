@@ -213,7 +213,7 @@ def test_capture_writes_pcap(lab: Lab, tmp_path: Path, to: str) -> None:
         "node/w1",
         "-i",
         "flannel.1",
-        "--count",
+        "--count" if to == "file" else "-c",  # as tcpdump has it
         "2",
         "-w",
         str(file) if to == "file" else "-",
