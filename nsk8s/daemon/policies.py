@@ -244,8 +244,10 @@ def _at(obj: Obj, path: str) -> Any:  # noqa: ANN401  # JSON
 
 def _number(port: str, target: Party, protocol: str) -> int:
     """The port that is meant: by number, by a container's name for it, or the first that there is; a pod
-    without ports may listen anywhere."""
+    without ports may listen anywhere. Raises `ApiError` 400."""
     if port.isdecimal():
+        if not 1 <= int(port) <= 65535:
+            raise ApiError(400, "BadRequest", f"port {port}: must be between 1 and 65535, inclusive")
         return int(port)
     for declared in _declared(target):
         if declared.protocol == protocol and port in ("", declared.name):

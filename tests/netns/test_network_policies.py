@@ -371,6 +371,15 @@ def test_verdict_and_matrix_tell_what_packets_do(lab: PolicyLab) -> None:
         assert (nobody.stdout, nobody.stderr) == ("", "No resources found in default namespace.\n")
 
 
+@pytest.mark.parametrize(
+    "words", [("verdict", "y/a", "x/a:65536"), ("matrix", "-A", "--port", "65536", "--probe")]
+)
+def test_what_is_no_port_is_refused(lab: PolicyLab, words: tuple[str, ...]) -> None:
+    said = lab.lab.nsk8s("policy", *words, check=False)
+    assert (said.returncode, said.stdout) == (1, "")
+    assert "port 65536: must be between 1 and 65535, inclusive" in said.stderr
+
+
 def test_rules_outlive_the_control_plane_and_come_back_when_somebody_deletes_them(lab: PolicyLab) -> None:
     a = lab.addresses()["x/a"]
     with lab.applied([DENY]):
