@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nsk8s.cli import completing
-from nsk8s.errors import ApiError, ClusterGone, HostError, NsK8sError, Timeout, UserError
+from nsk8s.cli.options import DURATION
+from nsk8s.errors import ApiError, ClusterGone, HostError, NsK8sError, Timeout, UsageError, UserError
 from nsk8s.paths import ClusterPaths
 
 if TYPE_CHECKING:
@@ -27,10 +28,10 @@ PROGRESS = click.Choice(["auto", "tty", "plain", "json", "quiet"])
 @click.option("--dry-run", is_flag=True, help="Print what would change, as commands a person could type.")
 @click.option(
     "--wait-timeout",
-    type=click.FloatRange(min=0),
-    default=120.0,
+    type=DURATION,
+    default="2m",
     show_default=True,
-    metavar="SECONDS",
+    metavar="DURATION",
     help="How long to wait for every pod to be ready; 0 does not wait.",
 )
 @click.option("--progress", type=PROGRESS, default="auto", show_default=True, help="How to show progress.")
@@ -175,6 +176,11 @@ def down(name: str | None, everything: bool) -> None:
       sudo nsk8s down
       sudo nsk8s down --all
     """
+    if name == "":
+        raise UsageError(
+            "the cluster's name is empty",
+            hint="a variable without a value? nsk8s down alone takes the only one that runs",
+        )
     need_root()
     from nsk8s.cli.kubeconfig import forget
     from nsk8s.daemon import launch

@@ -6,7 +6,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from msgspec import Struct
 
@@ -79,6 +79,10 @@ def targets(words: Sequence[str], served: Served = builtin, *, only: bool = Fals
         found = [Target(resource, tuple(dict.fromkeys(words[1:]))) for resource in resources]
         if words[0] == "all" and len(words) > 1:
             raise UsageError("a name cannot be given with `all`", hint="TYPE/NAME names one object")
+    if any("" in target.names for target in found):  # its path would be that of all of them
+        raise UsageError(
+            "resource name may not be empty", hint="a variable without a value? TYPE alone means all"
+        )
     if only and any(target.names for target in found):
         raise UsageError(
             "name cannot be provided when a selector is specified", hint="names, or -l and --all"
@@ -156,11 +160,20 @@ def served_kinds(client: Client) -> Kinds:
 
 
 def path(resource: Resource, namespace: str | None, name: str = "", subresource: str = "") -> str:
-    """Where the API serves it; `namespace` None means all namespaces."""
+    """Where the API serves it; `namespace` None means all namespaces. Raises `UsageError` for what cannot be
+    a part of a path (IsValidPathSegmentName of k8s.io/apimachinery)."""
     root = f"/apis/{resource.group}/{resource.version}" if resource.group else f"/api/{resource.version}"
-    middle = f"/namespaces/{namespace}" if resource.namespaced and namespace else ""
-    tail = f"/{name}" if name else ""
+    middle = f"/namespaces/{_segment(namespace, 'namespace')}" if resource.namespaced and namespace else ""
+    tail = f"/{_segment(name, 'resource name')}" if name else ""
     return f"{root}{middle}/{resource.plural}{tail}" + (f"/{subresource}" if subresource else "")
+
+
+def _segment(word: str, what: str) -> str:
+    if word in (".", ".."):
+        raise UsageError(
+            f"invalid {what} \"{word}\": [may not be '{word}']", hint="nsk8s get shows the names"
+        )
+    return quote(word, safe="")
 
 
 def asking(address: str, query: Mapping[str, str]) -> str:

@@ -21,20 +21,24 @@ R = TypeVar("R")
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]  # generic in click's newest only
-    """A duration in seconds as kubectl takes it: ``30s``, ``1m30s``, ``500ms``, ``0``, or a plain number."""
+    """A duration in seconds as kubectl takes it: ``30s``, ``1m30s``, ``500ms``, ``0``, or a plain number; at
+    the most a week."""
 
     name = "duration"
     _units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+    _longest = 7 * 24 * 3600.0
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """The seconds. A wrong value is a usage error."""
         text = str(value)
-        if re.fullmatch(r"\d+(\.\d+)?", text):
-            return float(text)
-        if not re.fullmatch(r"(\d+(\.\d+)?(ms|s|m|h))+", text):
+        plain = re.fullmatch(r"[0-9]+(\.[0-9]+)?", text)
+        if not plain and not re.fullmatch(r"([0-9]+(\.[0-9]+)?(ms|s|m|h))+", text):
             self.fail(f"{text!r} is no duration, such as 30s or 1m", param, ctx)
-        parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h)", text)
-        return sum(float(number) * self._units[unit] for number, unit in parts)
+        parts = re.findall(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)", text)
+        seconds = float(text) if plain else sum(float(number) * self._units[unit] for number, unit in parts)
+        if seconds > self._longest:
+            self.fail(f"{text!r} is longer than a week", param, ctx)
+        return seconds
 
 
 DURATION = Duration()
@@ -45,6 +49,7 @@ namespace_option = click.option(
     default="default",
     show_default=True,
     metavar="NAME",
+    callback=lambda _ctx, _param, value: value or "default",  # kubectl's own: an empty one is none
     shell_complete=completing.namespaces,
 )
 all_namespaces_option = click.option("-A", "--all-namespaces", is_flag=True, help="In every namespace.")

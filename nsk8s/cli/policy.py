@@ -12,14 +12,12 @@ import click
 from nsk8s.api.types import Obj
 from nsk8s.cli import completing
 from nsk8s.cli.names import asking
-from nsk8s.cli.options import all_namespaces_option, cluster_option, connect, namespace_option
+from nsk8s.cli.options import DURATION, all_namespaces_option, cluster_option, connect, namespace_option
 from nsk8s.client import Client
 from nsk8s.errors import UsageError
 from nsk8s.paths import ClusterPaths
 
 PROTOCOLS = ("TCP", "UDP", "SCTP", "ICMP")
-TIMEOUT = 1.0
-"""Seconds until a connection that nobody answers counts as denied; an answer takes a thousandth."""
 DENIED = 1
 """Exit code, as that of ``kubectl auth can-i``."""
 
@@ -144,7 +142,12 @@ def _place(wanted: Obj, path: str, files: Sequence[str]) -> str:
 @protocol_option
 @click.option("--probe", is_flag=True, help="Try every connection as well, and show where it differs.")
 @click.option(
-    "--timeout", default=TIMEOUT, show_default=True, help="Seconds without an answer that mean denied."
+    "--timeout",
+    type=DURATION,
+    default="1s",  # an answer takes a thousandth of it
+    show_default=True,
+    metavar="DURATION",
+    help="So long without an answer means denied.",
 )
 @click.option("-o", "--output", type=click.Choice(("text", "json", "svg")), default="text", show_default=True)
 @cluster_option

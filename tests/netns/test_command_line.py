@@ -156,6 +156,10 @@ def test_an_interrupt_reaches_the_command_and_its_end_reaches_us(lab: Lab, targe
         (("nonsense",), 2, "No such command"),
         (("get", "--nonsense"), 2, "No such option"),
         (("down", "nobody"), 1, "nobody"),
+        (("down", ""), 2, "the cluster's name is empty"),
+        (("up", "--wait-timeout", "nan", "x.yaml"), 2, "'nan' is no duration"),
+        (("up", "--wait-timeout", "9" * 400, "x.yaml"), 2, "longer than a week"),
+        (("policy", "matrix", "--probe", "--timeout", "inf"), 2, "'inf' is no duration"),
     ],
 )
 def test_an_error_says_what_and_what_to_do(lab: Lab, words: tuple[str, ...], code: int, said: str) -> None:

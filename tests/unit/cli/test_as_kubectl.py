@@ -38,3 +38,38 @@ def test_as_kubectl(recording: str, capfd: pytest.CaptureFixture[str]) -> None:
                 f"--- nsk8s\n{out}{err}? {code}\n"
             )
     assert not differences, "\n".join(differences)
+
+
+@pytest.mark.usefixtures("_standing")
+@pytest.mark.parametrize("name", ["", ".", "..", "?x", "#", "../services", "%2e%2e", "a b"])
+@pytest.mark.parametrize(
+    "command", ["delete pod", "label pod", "expose pod", "scale deploy", "describe pod", "get pod"]
+)
+def test_what_is_no_name_means_nothing_else(
+    command: str, name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """An empty one would be the path of all objects, and ``..`` that of their namespace."""
+    more = {"label": ["a=b"], "expose": ["--port=80"], "scale": ["--replicas=9"]}
+    assert run(["get", "all,ns", "-o", "name"]) == 0
+    before = capfd.readouterr().out
+    verb, kind = command.split()
+    assert run([verb, kind, name, *more.get(verb, [])]) in (1, 2)
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.startswith(
+        "error: " if name in ("", ".", "..", "../services") else "Error from server (NotFound)"
+    )
+    if not name:
+        assert "resource name may not be empty" in err  # kubectl's words
+    assert run(["get", "all,ns", "-o", "name"]) == 0
+    assert capfd.readouterr().out == before
+
+
+@pytest.mark.usefixtures("_standing")
+def test_an_empty_namespace_is_the_usual_one(capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["get", "pods", "-n", "", "-o", "name"]) == 0
+    said = capfd.readouterr().out
+    assert run(["get", "pods", "-o", "name"]) == 0
+    assert said == capfd.readouterr().out
+    assert run(["get", "pods", "-n", ".."]) == 2
+    assert "invalid namespace" in capfd.readouterr().err
