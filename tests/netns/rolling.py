@@ -15,8 +15,8 @@ from collections import Counter
 LONGEST = 400.0
 """Seconds after which it ends in any case."""
 PORTS = range(1024, 65536)
-"""Each request comes from a port of its own. One that came again within the 30 s that connection tracking
-remembers a connection whose last packet was lost would lead where that one did: to a pod that has gone."""
+"""Each request comes from a port of its own. One that came again while connection tracking remembers a
+connection that never ended would lead where that one did: to a pod that has gone."""
 REQUEST = b"GET / HTTP/1.0\r\nHost: web\r\nConnection: close\r\n\r\n"
 
 
