@@ -66,7 +66,7 @@ def describe(
     failures = Failures()
     shown = 0
     for target in wanted:
-        for name in target.names or ("",):
+        for name in target.names or (None,):
             with failures.each():
                 for obj in _found(client, target.resource, where, name, selector):
                     click.echo("\n" if shown else "", nl=bool(shown))
@@ -78,8 +78,10 @@ def describe(
     return failures.tell()
 
 
-def _found(client: Client, resource: Resource, where: str | None, name: str, selector: str) -> Iterator[Obj]:
-    if name:
+def _found(
+    client: Client, resource: Resource, where: str | None, name: str | None, selector: str
+) -> Iterator[Obj]:
+    if name is not None:
         yield client.get(path(resource, where, name))
         return
     query = {"labelSelector": selector} if selector else {}

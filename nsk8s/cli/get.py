@@ -140,10 +140,12 @@ def _tables(client: Client, wanted: list[Target], look: Look, failures: Failures
 def _table(client: Client, target: Target, look: Look, failures: Failures) -> Obj | None:
     """The table of a resource's objects, or of the named ones together; None if it has no rows."""
     tables: list[Obj] = []
-    for name in target.names or ("",):
+    for name in target.names or (None,):
         with failures.each():
             address = path(target.resource, look.where, name)
-            tables.append(client.get(asking(address, {} if name else look.query), accept=TABLE_ACCEPT))
+            tables.append(
+                client.get(asking(address, look.query if name is None else {}), accept=TABLE_ACCEPT)
+            )
     rows = [row for table in tables for row in table["rows"]]
     return {**tables[0], "rows": rows} if rows else None
 
@@ -151,7 +153,7 @@ def _table(client: Client, target: Target, look: Look, failures: Failures) -> Ob
 def _objects(client: Client, wanted: list[Target], look: Look, failures: Failures) -> None:
     found: list[tuple[Resource, Obj]] = []
     for target in wanted:
-        for name in target.names or ("",):
+        for name in target.names or (None,):
             with failures.each():
                 found += ((target.resource, obj) for obj in _found(client, target.resource, name, look))
     if look.output == "name":
@@ -171,8 +173,8 @@ def _objects(client: Client, wanted: list[Target], look: Look, failures: Failure
     click.echo(dump(everything, str(look.output)), nl=False)
 
 
-def _found(client: Client, resource: Resource, name: str, look: Look) -> Iterator[Obj]:
-    if name:
+def _found(client: Client, resource: Resource, name: str | None, look: Look) -> Iterator[Obj]:
+    if name is not None:
         yield look.shown(client.get(path(resource, look.where, name)))
         return
     for item in client.get(asking(path(resource, look.where), look.query))["items"]:

@@ -79,10 +79,9 @@ def targets(words: Sequence[str], served: Served = builtin, *, only: bool = Fals
         found = [Target(resource, tuple(dict.fromkeys(words[1:]))) for resource in resources]
         if words[0] == "all" and len(words) > 1:
             raise UsageError("a name cannot be given with `all`", hint="TYPE/NAME names one object")
-    if any("" in target.names for target in found):  # its path would be that of all of them
-        raise UsageError(
-            "resource name may not be empty", hint="a variable without a value? TYPE alone means all"
-        )
+    for target in found:
+        for name in target.names:
+            segment(name)  # all of them before anything is done to one
     if only and any(target.names for target in found):
         raise UsageError(
             "name cannot be provided when a selector is specified", hint="names, or -l and --all"
@@ -159,16 +158,20 @@ def served_kinds(client: Client) -> Kinds:
     return found
 
 
-def path(resource: Resource, namespace: str | None, name: str = "", subresource: str = "") -> str:
-    """Where the API serves it; `namespace` None means all namespaces. Raises `UsageError` for what cannot be
-    a part of a path (IsValidPathSegmentName of k8s.io/apimachinery)."""
+def path(resource: Resource, namespace: str | None, name: str | None = None, subresource: str = "") -> str:
+    """Where the API serves it; without a name all of them, `namespace` None means all namespaces. Raises
+    what `segment` does."""
     root = f"/apis/{resource.group}/{resource.version}" if resource.group else f"/api/{resource.version}"
-    middle = f"/namespaces/{_segment(namespace, 'namespace')}" if resource.namespaced and namespace else ""
-    tail = f"/{_segment(name, 'resource name')}" if name else ""
+    middle = f"/namespaces/{segment(namespace, 'namespace')}" if resource.namespaced and namespace else ""
+    tail = "" if name is None else f"/{segment(name)}"
     return f"{root}{middle}/{resource.plural}{tail}" + (f"/{subresource}" if subresource else "")
 
 
-def _segment(word: str, what: str) -> str:
+def segment(word: str, what: str = "resource name") -> str:
+    """A name as a part of a path. Raises `UsageError`, in kubectl's words, for one that would make it another
+    path: an empty one that of all objects, ``..`` that of their namespace."""
+    if not word:
+        raise UsageError(f"{what} may not be empty", hint="a variable without a value? TYPE alone means all")
     if word in (".", ".."):
         raise UsageError(
             f"invalid {what} \"{word}\": [may not be '{word}']", hint="nsk8s get shows the names"

@@ -6,7 +6,7 @@ import click
 
 from nsk8s.api.kinds import BY_NAME
 from nsk8s.cli.failures import Failures
-from nsk8s.cli.names import path
+from nsk8s.cli.names import path, segment
 from nsk8s.cli.options import cluster_option, connect
 from nsk8s.client import Client
 from nsk8s.paths import ClusterPaths
@@ -32,6 +32,8 @@ def node(cluster: ClusterPaths, action: str, names: tuple[str, ...], now: bool) 
       nsk8s node stop w1 --now
       nsk8s node start w1
     """
+    for name in names:
+        segment(name)
     client = connect(cluster)
     failures = Failures()
     for name in names:

@@ -15,8 +15,8 @@ from collections import Counter
 LONGEST = 400.0
 """Seconds after which it ends in any case."""
 PORTS = range(1024, 65536)
-"""Each request comes from a port of its own. One that came again while connection tracking remembers a
-connection that never ended would lead where that one did: to a pod that has gone."""
+"""Each request comes from a port of its own: one that came again could meet what connection tracking still
+remembers of an earlier one."""
 REQUEST = b"GET / HTTP/1.0\r\nHost: web\r\nConnection: close\r\n\r\n"
 
 

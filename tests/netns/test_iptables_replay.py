@@ -9,7 +9,6 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -236,12 +235,13 @@ def test_nobody_listens_while_the_others_get_their_rules(
     """The kernel would put notifications together for all of them."""
     nodes.begin()
     listening: list[list[int]] = []
+    really = nftables.send
 
     def send(again: dict[str, list[list[bytes]]], enter: Enter) -> set[str]:
         listening.append(_listeners(nodes, NODES[0]))
-        return nftables.send(again, enter)
+        return really(again, enter)
 
-    monkeypatch.setattr(iptables, "nftables", SimpleNamespace(send=send))
+    monkeypatch.setattr(nftables, "send", send)
     with nodes.enter(NODES[0]):
         netlink = Netlink(NETLINK_NETFILTER)
     netlink.listen(7, 4096)

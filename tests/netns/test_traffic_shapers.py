@@ -262,9 +262,10 @@ def test_row_48_traffic_stays_in_its_zone_or_on_its_node_while_it_can(lab: Shape
 
 
 ROLLED = "10.96.96.96"
-"""An address that no service had before. Of one whose pods were killed connection tracking remembers for two
-minutes a SYN that nobody answered, and another one from the same port follows it to the pod that has gone, on
-a real node as well; the kernel's own choice of ports comes round within a second."""
+"""An address that no service had before. A SYN to a service without rules as yet leaves by the default way,
+and connection tracking remembers it untranslated for two minutes (SYN_SENT), also when the rules are there or
+another service has the address: one from the same port goes the same way, on a real node as well. The tests
+before this one begin to ask as soon as they may, and the kernel's choice of ports comes round."""
 
 
 def test_row_96_a_rolling_update_under_load_loses_no_request(lab: Shapers) -> None:

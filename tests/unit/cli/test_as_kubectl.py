@@ -66,6 +66,33 @@ def test_what_is_no_name_means_nothing_else(
 
 
 @pytest.mark.usefixtures("_standing")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["delete", "pod", "plain", ".."],
+        ["delete", "pod", "plain", ""],
+        ["delete", "pod/plain", "pod/.."],
+        ["label", "pod", "plain", "..", "a=b"],
+        ["node", "stop", "w1", ""],
+        ["node", "stop", "w1", ".."],
+    ],
+)
+def test_one_bad_name_keeps_what_the_others_would_do(
+    words: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    def world() -> str:
+        assert run(["get", "pods,nodes", "-o", "yaml"]) == 0
+        return capfd.readouterr().out
+
+    before = world()
+    assert run(words) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "resource name" in err
+    assert world() == before
+
+
+@pytest.mark.usefixtures("_standing")
 def test_an_empty_namespace_is_the_usual_one(capfd: pytest.CaptureFixture[str]) -> None:
     assert run(["get", "pods", "-n", "", "-o", "name"]) == 0
     said = capfd.readouterr().out
